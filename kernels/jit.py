@@ -1,0 +1,125 @@
+"""The one compiler setting that all kernels share, and the place of their compiled code.
+
+Kernels are compiled once per machine and kept. Numba notices that the file of a kernel changed, but
+not that a module changed from which the kernel takes functions or constants, and would go on
+running the old code. So compiled code lies in a folder named by a hash of all kernel sources, of
+the compiler and of the processor: whatever could change the machine code changes the folder.
+Read `backend` next for what the kernels are for, `warm` for compiling them ahead.
+"""
+
+import atexit
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, overload
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba.core.codegen import get_host_cpu_features
+
+CONFIG: Any = numba.config
+
+CACHE_FOLDERS_MAX = 8
+"""Folders of compiled code that are kept; the one that was used longest ago goes first."""
+
+AVX512_FEATURES = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+"""What every server core with AVX-512 has had since the first, and what the wide bodies need."""
+
+OPTIONS = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
+"""Never `fastmath`: there is nothing to relax where only integers are computed."""
+
+
+def cpu_name() -> str:
+    """Return LLVM's name of the processor that kernels are compiled for."""
+    return str(CONFIG.CPU_NAME or llvmlite.binding.get_host_cpu_name())
+
+
+def cpu_features() -> frozenset[str]:
+    """Return LLVM's names of the instruction sets that kernels are compiled for.
+
+    `NUMBA_CPU_FEATURES` and `NUMBA_CPU_NAME=generic` count, as they do for the compiler.
+    """
+    named = CONFIG.CPU_FEATURES
+    listed = str(get_host_cpu_features() if named is None else named)
+    names = (item.strip() for item in listed.split(","))
+    return frozenset(name[1:] for name in names if name.startswith("+"))
+
+
+def has_avx512() -> bool:
+    """Say whether compiled kernels may use 512-bit vectors."""
+    return cpu_features() >= AVX512_FEATURES
+
+
+def cache_key(sources: Path) -> str:
+    """Return 32 hex digits that name the code which `sources`/*.py compile to on this machine."""
+    digest = hashlib.blake2b(digest_size=16)
+    parts = [numba.__version__, llvmlite.__version__, platform.python_version(), cpu_name()]
+    parts.append(",".join(sorted(cpu_features())))
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    for path in sorted(sources.glob("*.py")):
+        text = path.read_bytes()
+        digest.update(f"{path.name}\0{len(text)}\0".encode() + text)
+    return digest.hexdigest()
+
+
+def cache_root() -> Path:
+    """Return the folder of all compiled code: `$TOS_CACHE_DIR`/numba, or ~/.cache/tos/numba."""
+    named = os.environ.get("TOS_CACHE_DIR")
+    base = Path(named) if named else Path("~/.cache/tos").expanduser()
+    return base.absolute() / "numba"
+
+
+def prepare_cache(root: Path, key: str) -> Path:
+    """Return a folder that can be written, `root`/`key` if possible, and drop the oldest others."""
+    folder = root / key
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        os.utime(folder)
+    except OSError as error:
+        folder = Path(tempfile.mkdtemp(prefix="tos-numba-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        warnings.warn(
+            f"kernel cache: cannot write to {root} ({error.strerror or error}), so kernels are"
+            " compiled again in every process, for this one in a temporary folder;"
+            " set TOS_CACHE_DIR to a folder that can be written",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return folder
+    prune(root, keep=CACHE_FOLDERS_MAX)
+    return folder
+
+
+def prune(root: Path, *, keep: int) -> None:
+    """Remove all but the `keep` most recently used folders; others may be doing the same."""
+    used: list[tuple[int, Path]] = []
+    for folder in root.iterdir():
+        try:
+            used.append((folder.stat().st_mtime_ns, folder))
+        except FileNotFoundError:
+            continue
+    for _, folder in sorted(used, reverse=True)[keep:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@overload
+def njit(function: Callable[..., Any], /) -> Callable[..., Any]: ...
+@overload
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+def njit(function: Any = None, /, **options: Any) -> Any:
+    """Compile a kernel: `@njit`, or `@njit(...)` with further options of `numba.njit`."""
+    assert "fastmath" not in options, "kernels compute with integers only"
+    compiled = numba.njit(**{**OPTIONS, **options})
+    return compiled if function is None else compiled(function)
+
+
+CONFIG.CACHE_DIR = str(prepare_cache(cache_root(), cache_key(Path(__file__).parent)))

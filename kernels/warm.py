@@ -1,0 +1,95 @@
+"""Compile the kernels before anybody waits for them: `python -m kernels.warm`.
+
+`make venv` runs this. Compiled code stays (see `jit`), so a second run takes well under a second.
+The work is a block of a few made-up transfers: what they come to does not matter here, only that
+each kernel is called with the types that blocks bring.
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from kernels import jit
+from kernels.backend import Backend, BackendName, open_backend
+from kernels.layout import Columns, Rules
+
+COUNT = 32
+"""Transactions of the made-up block: two full groups of the widest vector form."""
+
+RULES = Rules(chain_id=1, height=1, fee_minimum=1, account_minimum=1, accounts_max=1024)
+KEY = bytes(range(32))
+ARMS: tuple[BackendName, ...] = ("serial", "cpu")
+
+
+def made_up_columns() -> Columns:
+    """Return COUNT transfers, one per lane, from accounts 0.. to accounts that do not exist."""
+    sender = np.zeros((COUNT, 32), np.uint8)
+    sender[:, 0] = np.arange(COUNT)
+    recipient = sender.copy()
+    recipient[:, 1] = 1
+    ones = np.ones(COUNT, np.uint64)
+    return Columns(
+        version=np.ones(COUNT, np.uint8),
+        kind=np.zeros(COUNT, np.uint8),
+        chain_id=np.full(COUNT, RULES.chain_id, np.uint32),
+        nonce=np.zeros(COUNT, np.uint64),
+        valid_until=ones,
+        amount=ones,
+        fee=ones,
+        memo=np.zeros((COUNT, 16), np.uint8),
+        sender=sender,
+        recipient=recipient,
+        signature=np.zeros((COUNT, 64), np.uint8),
+    )
+
+
+def exercise(backend: Backend) -> None:
+    """Call everything that a block needs, once, on `backend`."""
+    columns = made_up_columns()
+    hashes = backend.hash_transactions(columns)
+    statuses = np.zeros(COUNT, np.uint8)
+    leaves = backend.hash_receipts(hashes, statuses, columns.kind, columns.fee, KEY)
+    backend.list_root(leaves, KEY, bytes(32))
+    messages = np.zeros((COUNT, 160), np.uint8)
+    backend.hash_messages(messages)
+    backend.verify_signatures(columns.sender, columns.signature, messages)
+    balances = np.full(COUNT, 100, np.uint64)
+    nonces = np.zeros(COUNT, np.uint64)
+    accounts = backend.open_accounts(columns.sender, balances, nonces, leaf_key=KEY, node_key=KEY)
+    offsets = np.arange(COUNT + 1, dtype=np.int32)
+    senders, recipients = accounts.find_parties(columns, offsets)
+    walk = accounts.walk(columns, offsets, senders, recipients, RULES)
+    changes = accounts.settle(columns, offsets, senders, recipients, walk, KEY, RULES)
+    assert changes is not None, "the made-up block stays below its maximum of accounts"
+    accounts.update_tree(changes)
+    accounts.root()
+    accounts.undo(changes)
+    accounts.redo(changes)
+    accounts.update_tree_slots(changes.slots, changes.count_before, accounts.count)
+
+
+def main() -> int:
+    """Compile for both arms and say what is going on."""
+    if not __debug__:
+        sys.stderr.write("kernels.warm: python -O removes checks that must run; start without -O\n")
+        return 2
+    sys.stdout.write(
+        f"compiling kernels for {jit.cpu_name()} into {jit.CONFIG.CACHE_DIR}"
+        " (once per machine and version, up to a minute) ...\n"
+    )
+    sys.stdout.flush()
+    start = time.monotonic_ns()
+    for name in ARMS:
+        backend = open_backend(name)
+        try:
+            exercise(backend)
+        finally:
+            backend.close()
+    elapsed_ms = (time.monotonic_ns() - start) // 1_000_000
+    sys.stdout.write(f"kernels are ready ({elapsed_ms} ms)\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

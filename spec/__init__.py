@@ -1,0 +1,1 @@
+"""The specification: Markdown that decides, whose Python blocks run as the oracle (`oracle`)."""

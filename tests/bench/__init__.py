@@ -1,0 +1,1 @@
+"""Tests of the measuring scripts; what they measure is tested elsewhere."""
