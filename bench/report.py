@@ -49,6 +49,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     state_hash: str
     receipts_hash: str
     match: bool
+    signatures: str = ""
+    """whether blocks verified them: not part of the key, but two runs must agree"""
 
     @property
     def key(self) -> tuple[str, str, int, int, int]:
@@ -94,6 +96,12 @@ def compare(before: dict[Key, Row], after: dict[Key, Row]) -> list[tuple[Row, Ro
             "the two runs share no (workload, arm, threads, accounts, transactions),"
             " so there is nothing to compare"
         )
+    for old, new in pairs:
+        if old.signatures != new.signatures:
+            raise UnusableRun(
+                f"{new.workload}: signatures are {old.signatures or 'not named'!r} in the first"
+                f" run and {new.signatures or 'not named'!r} in the second, so rates differ anyway"
+            )
     return pairs
 
 
@@ -103,16 +111,15 @@ def _rate(row: Row) -> str:
 
 
 def _verdict(before: Row, after: Row) -> Text:
-    hashes_differ = before.state_hash != after.state_hash or (
-        before.receipts_hash != after.receipts_hash
-    )
     if not after.match:
         return Text("WRONG RESULT", style="bold red")
+    old, new = ((row.state_hash, row.receipts_hash) for row in (before, after))
+    note = "" if old == new else ", other hashes"
     if is_slower(before, after):
-        return Text("slower", style="red")
+        return Text("slower" + note, style="red")
     if is_slower(after, before):
-        return Text("faster", style="green")
-    return Text("within noise, other hashes" if hashes_differ else "within noise", style="dim")
+        return Text("faster" + note, style="green")
+    return Text("within noise" + note, style="dim")
 
 
 def table(pairs: list[tuple[Row, Row]]) -> Table:

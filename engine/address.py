@@ -79,6 +79,10 @@ def checksum_of(prefix: str, values: list[int]) -> int:
 
 def _characters(text: str, prefix: str) -> list[int]:
     """Return the five-bit values behind the prefix, checksum included, or raise AddressError."""
+    if not text.isascii():
+        position = next(index for index, c in enumerate(text, 1) if not c.isascii())
+        why = f"character {position}, {text[position - 1]!r}, is never part of an address"
+        raise _error("character", text, why, prefix)
     if text != text.lower() and text != text.upper():
         raise _error("mixed_case", text, "it mixes capital and small letters", prefix)
     found, separator, data = text.lower().rpartition("1")

@@ -16,9 +16,9 @@ TRANSACTION_REASON_BASE = 64
 class Reason(IntEnum):
     """Why a block is INVALID. Numbers are stable; each phase has a range of its own.
 
-    1-31 the header, 32-63 the payload's encoding, 64-95 one transaction, 96 on the block's result.
-    Within a range the order of numbers is the order of checks. Spec: spec/payload.md#checks,
-    spec/block.md#checks.
+    1-31 the header and what it claims, 32-63 the payload's encoding, 64-95 one transaction, from 96
+    the block's result. Encoding and transaction reasons ascend in the order of their checks; the
+    header's order is in spec/engine_api.md. Spec: spec/payload.md#checks, spec/block.md#checks.
     """
 
     HEADER_VERSION = 1

@@ -78,6 +78,13 @@ def test_wrong_results_are_never_fast(tmp_path: Path) -> None:
     assert "WRONG RESULT" in result.output
 
 
+def test_other_hashes_are_named(tmp_path: Path) -> None:
+    """A change of what blocks come to is shown beside the verdict on speed, and is no failure."""
+    result = compare(tmp_path, [row((90, 100, 110))], [row((90, 100, 110), state_hash="cc")])
+    assert result.exit_code == 0
+    assert "within noise, other hashes" in result.output
+
+
 def test_rows_pair_by_their_key_and_not_by_position(tmp_path: Path) -> None:
     """Order does not matter, and rows that only one run has are counted, not compared."""
     slow, fast = row((9, 10, 11), arm="serial"), row((900, 1000, 1100))
@@ -97,6 +104,7 @@ def test_rows_pair_by_their_key_and_not_by_position(tmp_path: Path) -> None:
         ([row((0, 0, 0))], "0 < min"),
         ([row((1, 1, 1)), row((2, 2, 2))], "measures the same thing twice"),
         ([row((1, 1, 1), accounts=7)], "nothing to compare"),
+        ([row((1, 1, 1), signatures="verify")], "rates differ anyway"),
     ],
 )
 def test_unusable_files_are_refused_in_one_sentence(

@@ -1,0 +1,179 @@
+"""Payments made into payloads: keys, nonces, opening balances, signatures, lanes, bytes.
+
+Nothing here is timed: it is what clients, the pool and a proposer did before the block came. All
+arms of a benchmark share one result, so that they run on the same bytes. Read `arms` next.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import blake3
+import nacl.bindings
+import numpy as np
+
+from bench.traces import I64
+from bench.workloads import FEE, Payments, account_keys, nonces, opening_balances
+from engine.codec import encode_payload
+from engine.lanes import pack
+from kernels.layout import U8, U64, Columns
+
+CHAIN_ID = 7
+VALID_UNTIL = 1 << 20
+"""height; no benchmark runs as many blocks"""
+TRANSACTION_CONTEXT = "tos transaction v1"
+SIGNED_BYTES = 128
+SIGN_PART = 2048
+"""Rows that a thread signs before it reports progress."""
+
+Part = TypeVar("Part")
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while keys are made and rows are signed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What every arm gets: an opening state and payloads in order of height, from height 1."""
+
+    payments: Payments
+    keys: U8
+    """(accounts, 32) uint8, in slot order"""
+    balances: U64
+    """(accounts,) uint64, base units"""
+    payloads: tuple[bytes, ...]
+    lane_counts: tuple[int, ...]
+    genesis_hash: bytes
+    fee_recipient: bytes
+    """32 bytes; has no account before the first block"""
+
+    @property
+    def transaction_domain(self) -> bytes:
+        """Return the 32 bytes that every signed message begins with."""
+        return transaction_domain(self.genesis_hash)
+
+
+def build(
+    payments: Payments, *, seed: int, is_signed: bool, progress: Progress | None = None
+) -> Workload:
+    """Make the payloads; `is_signed` gives senders real keys and rows real signatures.
+
+    Without it, keys and signatures are bytes that nobody looks into.
+    """
+    count = payments.accounts + payments.created
+    keys = account_keys(np.arange(count, dtype=np.uint64), seed)
+    genesis_hash = blake3.blake3(b"bench" + seed.to_bytes(8, "little")).digest()
+    secrets = _signing_keys(payments.source, keys, seed, progress) if is_signed else {}
+    number = nonces(payments.source)
+    payloads, lane_counts = [], []
+    rng = np.random.Generator(np.random.PCG64([seed, 64]))
+    for block in range(payments.block_count):
+        start = block * payments.per_block
+        rows = slice(start, start + payments.per_block)
+        columns = _columns(payments, rows, number, keys)
+        if is_signed:
+            senders = payments.source[rows]
+            _sign(columns, senders, secrets, transaction_domain(genesis_hash), progress)
+        else:
+            columns.signature[:] = rng.integers(0, 256, columns.signature.shape, np.uint8)
+        packed, lane_offsets = pack(columns)
+        payloads.append(bytes(encode_payload(packed, lane_offsets)))
+        lane_counts.append(len(lane_offsets) - 1)
+    return Workload(
+        payments=payments,
+        keys=np.ascontiguousarray(keys[: payments.accounts]),
+        balances=opening_balances(payments),
+        payloads=tuple(payloads),
+        lane_counts=tuple(lane_counts),
+        genesis_hash=genesis_hash,
+        fee_recipient=blake3.blake3(b"fees" + genesis_hash).digest(),
+    )
+
+
+def transaction_domain(genesis_hash: bytes) -> bytes:
+    """Return the 32 bytes that every message signed for this genesis begins with."""
+    return blake3.blake3(genesis_hash, derive_key_context=TRANSACTION_CONTEXT).digest()
+
+
+def _columns(payments: Payments, rows: slice, number: U64, keys: U8) -> Columns:
+    n = len(payments.source[rows])
+    return Columns(
+        version=np.ones(n, np.uint8),
+        kind=np.zeros(n, np.uint8),
+        chain_id=np.full(n, CHAIN_ID, np.uint32),
+        nonce=number[rows].copy(),
+        valid_until=np.full(n, VALID_UNTIL, np.uint64),
+        amount=payments.amount[rows].copy(),
+        fee=np.full(n, FEE, np.uint64),
+        memo=np.zeros((n, 16), np.uint8),
+        sender=keys[payments.source[rows]],
+        recipient=keys[payments.target[rows]],
+        signature=np.zeros((n, 64), np.uint8),
+    )
+
+
+def _signing_keys(source: I64, keys: U8, seed: int, progress: Progress | None) -> dict[int, bytes]:
+    """Give every account that sends a real key (written into `keys`); secrets by account number."""
+    senders = np.unique(source).tolist()
+
+    def make(part: list[int]) -> list[tuple[bytes, bytes]]:
+        head = b"signing key" + seed.to_bytes(8, "little")
+        seeds = (blake3.blake3(head + number.to_bytes(8, "little")).digest() for number in part)
+        return [nacl.bindings.crypto_sign_seed_keypair(item) for item in seeds]
+
+    pairs = _in_parts(make, senders, progress)
+    keys[senders] = np.frombuffer(b"".join(pair[0] for pair in pairs), np.uint8).reshape(-1, 32)
+    return {number: pair[1] for number, pair in zip(senders, pairs, strict=True)}
+
+
+def _sign(
+    columns: Columns,
+    senders: I64,
+    secrets: dict[int, bytes],
+    domain: bytes,
+    progress: Progress | None,
+) -> None:
+    """Write a signature of each row into `columns.signature`."""
+    messages = signed_parts(columns)
+    numbers = senders.tolist()
+
+    def sign(row: int) -> bytes:
+        signed = nacl.bindings.crypto_sign(domain + messages[row].tobytes(), secrets[numbers[row]])
+        return signed[:64]
+
+    def make(part: list[int]) -> list[bytes]:
+        return [sign(row) for row in part]
+
+    signatures = _in_parts(make, list(range(len(numbers))), progress)
+    columns.signature[:] = np.frombuffer(b"".join(signatures), np.uint8).reshape(-1, 64)
+
+
+def signed_parts(columns: Columns) -> U8:
+    """Return (n, 128) uint8: the signed bytes of each record (spec/transaction.md#layout)."""
+    n = len(columns.nonce)
+    rows = np.zeros((n, SIGNED_BYTES), np.uint8)
+    rows[:, 0] = columns.version
+    rows[:, 1] = columns.kind
+    rows[:, 4:8] = columns.chain_id.astype("<u4").view(np.uint8).reshape(n, 4)
+    fields = (columns.nonce, columns.valid_until, columns.amount, columns.fee)
+    for index, field in enumerate(fields):
+        rows[:, 8 + 8 * index : 16 + 8 * index] = field.astype("<u8").view(np.uint8).reshape(n, 8)
+    rows[:, 48:64] = columns.memo
+    rows[:, 64:96] = columns.sender
+    rows[:, 96:128] = columns.recipient
+    return rows
+
+
+def _in_parts(
+    make: Callable[[list[int]], list[Part]], items: list[int], progress: Progress | None
+) -> list[Part]:
+    """Run `make` over parts of `items` on all cores (libsodium lets go of the interpreter)."""
+    parts = [items[start : start + SIGN_PART] for start in range(0, len(items), SIGN_PART)]
+    answers: list[Part] = []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        for answer in threads.map(make, parts):
+            answers += answer
+            if progress is not None:
+                progress(len(answers), len(items))
+    return answers

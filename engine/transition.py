@@ -1,0 +1,163 @@
+"""Execute a payload on a state: the one way by which balances change.
+
+The stages, in order: decode, lookup, execute, hash, verify, settle, receipts, state_hash. Nothing
+is written before `settle`, so a payload that is refused leaves no trace. The same call serves the
+proposer and every validator. Spec: spec/block.md#checks, #execution, #settlement.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine import receipts
+from engine.codec import Batch, PayloadLimits, decode_payload
+from engine.columns import signed_messages, take
+from engine.errors import TRANSACTION_REASON_BASE, InvalidPayload, Reason
+from engine.state import State
+from kernels import layout
+from kernels.layout import U8, Changes, Columns, Rules, Walk
+
+IsVerified = Callable[[U8], NDArray[np.bool_]]
+"""(n, 32) transaction hashes -> (n,) bool: whose signature this process has verified before."""
+
+
+class LedgerRules(NamedTuple):
+    """Limits that genesis fixes, in base units and accounts."""
+
+    fee_minimum: int
+    account_minimum: int
+    accounts_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockContext:
+    """What a payload's execution takes from its header and its chain."""
+
+    chain_id: int
+    height: int
+    fee_recipient: bytes
+    transaction_domain: bytes
+    rules: LedgerRules
+    limits: PayloadLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a payload came to; its changes stand in the state."""
+
+    statuses: U8
+    """(n,) uint8"""
+    transaction_hashes: U8
+    """(n, 32) uint8"""
+    transactions_root: bytes
+    receipts_hash: bytes
+    state_hash: bytes
+    changes: Changes
+    fee_total: int
+
+
+@dataclass(slots=True)
+class StageTimer:
+    """Nanoseconds per stage, added up over calls."""
+
+    ns: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block under `with` to the stage `name`."""
+        start = time.perf_counter_ns()
+        yield
+        self.ns[name] = self.ns.get(name, 0) + time.perf_counter_ns() - start
+
+
+def ALL_VERIFIED(hashes: U8) -> NDArray[np.bool_]:  # noqa: N802 - a constant that is a function
+    """Take every signature as verified before."""
+    return np.ones(len(hashes), np.bool_)
+
+
+def execute_payload(
+    state: State,
+    payload: bytes | memoryview,
+    context: BlockContext,
+    *,
+    timer: StageTimer | None = None,
+    is_verified: IsVerified | None = None,
+) -> Outcome:
+    """Execute `payload` on `state` and leave the result in it.
+
+    With `is_verified` None every signature is verified. Raises InvalidPayload with the first
+    defect in canonical order; the state is then what it was.
+    """
+    timer = timer or StageTimer()
+    accounts, backend = state.accounts, state.backend
+    with timer.stage("decode"):
+        batch = decode_payload(payload, context.limits)
+        rules = Rules(context.chain_id, context.height, *context.rules)
+    columns, offsets = batch.columns, batch.lane_offsets
+    with timer.stage("lookup"):
+        senders, recipients = accounts.find_parties(columns, offsets)
+    with timer.stage("execute"):
+        walk = accounts.walk(columns, offsets, senders, recipients, rules)
+    with timer.stage("hash"):
+        hashes = backend.hash_transactions(columns)
+        transactions_root = receipts.transactions_root(backend, hashes, offsets)
+    with timer.stage("verify"):
+        known = ALL_VERIFIED(hashes) if is_verified is ALL_VERIFIED else None
+        if known is None:
+            known = np.zeros(len(hashes), bool) if is_verified is None else is_verified(hashes)
+        _refuse_first_defect(state, batch, walk, known, context.transaction_domain)
+    with timer.stage("settle"):
+        changes = accounts.settle(
+            columns, offsets, senders, recipients, walk, context.fee_recipient, rules
+        )
+        if changes is None:
+            maximum = context.rules.accounts_max
+            detail = f"the chain holds at most {maximum} accounts and this payload needs more"
+            raise InvalidPayload(Reason.ACCOUNTS_EXCEEDED, None, detail)
+    with timer.stage("receipts"):
+        receipts_hash = receipts.receipts_hash(
+            backend, hashes, walk.statuses, columns.kind, columns.fee
+        )
+    with timer.stage("state_hash"):
+        accounts.update_tree(changes)
+        state_hash = state.state_hash()
+    return Outcome(
+        statuses=walk.statuses,
+        transaction_hashes=hashes,
+        transactions_root=transactions_root,
+        receipts_hash=receipts_hash,
+        state_hash=state_hash,
+        changes=changes,
+        fee_total=walk.fee_total,
+    )
+
+
+def _refuse_first_defect(
+    state: State, batch: Batch, walk: Walk, known: NDArray[np.bool_], domain: bytes
+) -> None:
+    """Raise for the earliest of the walk's defect and the first bad signature.
+
+    A signature is the last check of a transaction, so at one position the walk's defect counts.
+    """
+    position, code = walk.defect_index, walk.defect
+    end = position if code != layout.NO_DEFECT else len(known)
+    unknown = np.flatnonzero(~known[:end])
+    if len(unknown):
+        columns: Columns = batch.columns
+        if len(unknown) != len(known):
+            columns = take(columns, unknown)
+        verdicts = state.backend.verify_signatures(
+            columns.sender, columns.signature, signed_messages(columns, domain)
+        )
+        bad = np.flatnonzero(~verdicts)
+        if len(bad):
+            position, code = int(unknown[bad[0]]), layout.SIGNATURE
+    if code != layout.NO_DEFECT:
+        reason = Reason(TRANSACTION_REASON_BASE + code)
+        detail = f"transaction {position} in canonical order: {reason.name.lower()}"
+        raise InvalidPayload(reason, position, detail)

@@ -1,0 +1,122 @@
+"""The host's backend: scalar bodies for `serial`, vector forms over threads for `cpu`."""
+
+import secrets
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import blake3, blake3_wide, receipt_hash, signatures, transaction_hash
+from kernels.host_accounts import HostAccounts
+from kernels.layout import U8, U64, Columns
+from kernels.merkle import MerkleTree, list_root
+from kernels.pool import Pool
+
+HASH_GRAIN = 2048
+"""Messages below which a second thread costs more than it brings."""
+VERIFY_GRAIN = 8
+SECRET_BYTES = 64
+"""Of the account table's keyed hash; drawn anew per process, never part of a result."""
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a C-contiguous read-only view: kernels are compiled for one mutability."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def read_only_columns(columns: Columns) -> Columns:
+    """Return columns as read-only views."""
+    return Columns(*(read_only(column) for column in columns))
+
+
+class HostBackend:
+    """Implements `kernels.backend.Backend` on the host."""
+
+    def __init__(self, name: Literal["serial", "cpu"], threads: int | None) -> None:
+        """Start the pool; None means one thread per core."""
+        self.name: Literal["serial", "cpu", "gpu"] = name
+        self._wide = name == "cpu"
+        self._pool = Pool(threads)
+        self.threads = self._pool.threads
+
+    def hash_messages(self, messages: U8) -> U8:
+        """See Backend.hash_messages."""
+        if messages.ndim != 2 or messages.dtype != np.uint8:
+            raise ValueError(f"messages must be (n, m) uint8: {messages.shape} {messages.dtype}")
+        out = np.empty((len(messages), 32), np.uint8)
+        kernel = blake3_wide.hash_rows_wide if self._wide else blake3.hash_rows_scalar
+        key = blake3.key_words(None)
+        ranges = self._pool.ranges(len(messages), grain=HASH_GRAIN)
+        self._pool.run(kernel, ranges, read_only(messages), key, blake3.PLAIN, out)
+        return out
+
+    def hash_transactions(self, columns: Columns) -> U8:
+        """See Backend.hash_transactions."""
+        out = np.empty((len(columns.kind), 32), np.uint8)
+        wide, scalar = (
+            transaction_hash.hash_transactions_wide,
+            transaction_hash.hash_transactions_scalar,
+        )
+        ranges = self._pool.ranges(len(out), grain=HASH_GRAIN)
+        self._pool.run(wide if self._wide else scalar, ranges, read_only_columns(columns), out)
+        return out
+
+    def hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
+        """See Backend.hash_receipts."""
+        out = np.empty((len(hashes), 32), np.uint8)
+        wide, scalar = receipt_hash.hash_receipts_wide, receipt_hash.hash_receipts_scalar
+        columns = [read_only(column) for column in (hashes, statuses, kinds, fees)]
+        ranges = self._pool.ranges(len(out), grain=HASH_GRAIN)
+        kernel = wide if self._wide else scalar
+        self._pool.run(kernel, ranges, *columns, blake3.key_words(key), out)
+        return out
+
+    def list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
+        """See Backend.list_root."""
+        root: bytes = list_root(leaves, node_key, absent, self._pool, self._wide)
+        return root
+
+    def verify_signatures(self, public_keys: U8, signatures_: U8, messages: U8) -> U8:
+        """See Backend.verify_signatures."""
+        count = len(public_keys)
+        for name, array, width in (
+            ("public_keys", public_keys, 32),
+            ("signatures", signatures_, 64),
+            ("messages", messages, messages.shape[-1]),
+        ):
+            if array.shape != (count, width) or array.dtype != np.uint8:
+                raise ValueError(f"{name} must be ({count}, {width}) uint8, not {array.shape}")
+        out = np.zeros(count, np.uint8)
+        rows = [read_only(array) for array in (public_keys, signatures_, messages)]
+        ranges = self._pool.ranges(count, grain=VERIFY_GRAIN)
+        self._pool.run(signatures.verify_rows, ranges, signatures.VERIFY_ADDRESS, *rows, out)
+        return out.view(np.bool_)
+
+    def open_accounts(
+        self,
+        keys: U8,
+        balances: U64,
+        nonces: U64,
+        *,
+        leaf_key: bytes,
+        node_key: bytes,
+        capacity: int = 0,
+    ) -> HostAccounts:
+        """See Backend.open_accounts."""
+        tree = MerkleTree(leaf_key=leaf_key, node_key=node_key, pool=self._pool, wide=self._wide)
+        return HostAccounts(
+            keys,
+            balances,
+            nonces,
+            tree=tree,
+            pool=self._pool,
+            wide=self._wide,
+            secret=secrets.token_bytes(SECRET_BYTES),
+            capacity=capacity,
+        )
+
+    def close(self) -> None:
+        """See Backend.close."""
+        self._pool.close()

@@ -1,0 +1,1 @@
+"""Golden vectors, generated from the oracle by `python -m tests.vectors` and published as JSON."""

@@ -1,0 +1,191 @@
+"""Make the golden vectors from the oracle: every file is a function of the specification alone."""
+
+from dataclasses import asdict
+from typing import Any
+
+from nacl.signing import SigningKey
+
+from spec import oracle
+
+GENESIS_HASH = bytes(range(32))
+DOMAIN = oracle.transaction_domain(GENESIS_HASH)
+CHAIN_ID = 7
+FEE_RECIPIENT = b"\xfe" * 32
+SIGNERS = [SigningKey(bytes([i]) * 32) for i in range(1, 5)]
+KEYS = [bytes(signer.verify_key) for signer in SIGNERS]
+LEDGER = oracle.Ledger(CHAIN_ID, fee_minimum=1, account_minimum=5, accounts_max=7, domain=DOMAIN)
+WRAPPING = 2**64 - 52
+STRANGER = b"\x11" * 32
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON: bytes as hex, integers as text, so that every reader is exact."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value]
+
+
+def signed(signer: int, nonce: int, amount: int, recipient: bytes, **more: Any) -> Any:
+    """Return a transaction with a valid signature."""
+    fields = {"fee": 1, "valid_until": 9, "chain_id": CHAIN_ID, "sender": KEYS[signer], **more}
+    blank = oracle.Transaction(nonce=nonce, amount=amount, recipient=recipient, **fields)
+    message = oracle.signed_message(blank, DOMAIN)
+    return oracle.replace(blank, signature=SIGNERS[signer].sign(message).signature)
+
+
+def addresses() -> list[Any]:
+    """Keys and their text."""
+    keys = [bytes(32), b"\xff" * 32, *KEYS]
+    return [
+        {"key": key, "prefix": "tos", "text": oracle.encode_address(key, "tos")} for key in keys
+    ]
+
+
+def transactions() -> list[Any]:
+    """Records at the extremes, their hashes and what is signed."""
+    top = 2**64 - 1
+    made = [
+        signed(0, 0, 10, KEYS[1]),
+        signed(1, top, top, KEYS[1], fee=top, valid_until=top, memo=b"\xff" * 16),
+        oracle.Transaction(2**32 - 1, 2**63, 2**31, 2**32, 0, bytes(32), b"\xff" * 32),
+    ]
+    return [
+        {
+            **asdict(t),
+            "record": oracle.encode_transaction(t),
+            "hash": oracle.transaction_hash(t),
+            "signed_message": oracle.signed_message(t, DOMAIN),
+        }
+        for t in made
+    ]
+
+
+def payloads() -> list[Any]:
+    """Payload bytes of several shapes with their commitments."""
+    shapes = [[], [[signed(0, 0, 1, KEYS[1])]]]
+    shapes.append([[signed(0, n, n, KEYS[1]) for n in range(3)], [signed(2, 0, 9, KEYS[0])]])
+    return [
+        {
+            "lanes": [[oracle.encode_transaction(t) for t in lane] for lane in lanes],
+            "payload": oracle.encode_payload(lanes),
+            "payload_commitment": oracle.payload_commitment(oracle.encode_payload(lanes)),
+            "transactions_root": oracle.transactions_root(lanes),
+        }
+        for lanes in shapes
+    ]
+
+
+def opening() -> list[Any]:
+    """The accounts before each block."""
+    return [oracle.Account(key, 1000) for key in KEYS[:3]] + [oracle.Account(KEYS[3], 105)]
+
+
+def block(name: str, payload: bytes, height: int = 1) -> dict[str, Any]:
+    """Execute a payload on the opening accounts; tell everything of the outcome."""
+    case = {"name": name, "height": height, "payload": payload, "before": records(opening())}
+    try:
+        done = oracle.execute_payload(opening(), payload, LEDGER, height, FEE_RECIPIENT)
+    except oracle.Invalid as refusal:
+        return {**case, "reason": refusal.reason, "position": refusal.position}
+    fields = ("statuses", "transactions_root", "receipts_hash", "state_hash")
+    outcome = {field: getattr(done, field) for field in fields}
+    return {**case, **outcome, "after": records(done.accounts)}
+
+
+def records(made: list[Any]) -> list[bytes]:
+    """Return account records."""
+    return [oracle.account_record(a) for a in made]
+
+
+def blocks() -> list[Any]:
+    """Payloads that execute: each status, new accounts, wrapping costs, self-payment, none."""
+    lanes = {
+        "empty": [],
+        "one transfer": [[signed(0, 0, 10, KEYS[1])]],
+        "to itself": [[signed(0, 0, 10, KEYS[0])]],
+        "new account, twice paid": [
+            [signed(0, 0, 10, STRANGER), signed(0, 1, 3, STRANGER)],
+            [signed(1, 0, 7, STRANGER)],
+        ],
+        "more than spendable": [[signed(0, 0, 995, KEYS[1]), signed(0, 1, 994, KEYS[1])]],
+        "costs that wrap 2^64": [
+            [signed(3, n, amount, KEYS[0]) for n, amount in enumerate([50, WRAPPING, 40])]
+        ],
+    }
+    return [block(name, oracle.encode_payload(made)) for name, made in lanes.items()]
+
+
+def refused() -> list[Any]:
+    """One payload per reason of the transaction phase and of the encoding phase."""
+    good = signed(0, 0, 10, KEYS[1])
+    lanes = {
+        "version": [[signed(0, 0, 1, KEYS[1], version=2)]],
+        "kind": [[signed(0, 0, 1, KEYS[1], kind=1)]],
+        "chain id": [[signed(0, 0, 1, KEYS[1], chain_id=8)]],
+        "expired": [[signed(0, 0, 1, KEYS[1], valid_until=0)]],
+        "splittable": [[good, signed(1, 0, 1, KEYS[0])]],
+        "unknown sender": [[oracle.replace(good, sender=STRANGER)]],
+        "mergeable": [[good], [signed(0, 1, 1, KEYS[1])]],
+        "nonce": [[signed(0, 1, 1, KEYS[1])]],
+        "fee below minimum": [[signed(0, 0, 1, KEYS[1], fee=0)]],
+        "fee above spendable": [[signed(0, 0, 1, KEYS[1], fee=996)]],
+        "signature": [[good, oracle.replace(signed(0, 1, 1, KEYS[1]), amount=2)]],
+        "accounts exceeded": [
+            [signed(0, n, 5, bytes([n]) * 32) for n in range(3)],
+        ],
+    }
+    cases = [block(name, oracle.encode_payload(made)) for name, made in lanes.items()]
+    valid = oracle.encode_payload([[good], [signed(1, 0, 1, KEYS[0])]])
+    offsets = oracle.PAYLOAD_HEAD_BYTES
+    edits: dict[str, bytes] = {
+        "too short": valid[:63],
+        "magic": b"X" + valid[1:],
+        "payload version": edited(valid, 8, 2),
+        "head reserved": edited(valid, 63, 1),
+        "limits": edited(valid, 15, 1),
+        "length": valid + bytes(64),
+        "offsets": edited(valid, offsets, 1),
+        "empty lane": edited(valid, offsets + 4, 0),
+        "padding": edited(valid, offsets + 63, 1),
+    }
+    return cases + [block(name, data) for name, data in edits.items()]
+
+
+def edited(data: bytes, place: int, value: int) -> bytes:
+    """Return data with one byte replaced."""
+    return data[:place] + bytes([value]) + data[place + 1 :]
+
+
+def signatures() -> list[Any]:
+    """Signatures at the edges: small order, torsion, non-canonical, S out of range."""
+    message = b"message"
+    key, signature = KEYS[0], SIGNERS[0].sign(message).signature
+    s = int.from_bytes(signature[32:], "little")
+    ys = [oracle.uint(y, 32) for y in (0, 1, oracle.ED_P - 1, oracle.ED_P, oracle.ED_P + 1)]
+    edges = (0, 1, oracle.ED_L - 1, oracle.ED_L, oracle.ED_L + 1, s + oracle.ED_L, 2**256 - 1)
+    x = oracle.ed_x(0, 0)
+    tangled = oracle.ed_add(oracle.ed_decode(key), (x, 0, 1, 0))
+    cases = [(key, signature), (oracle.ed_encode(tangled), signature)]
+    cases += [(y, signature) for y in ys] + [(key, y + signature[32:]) for y in ys]
+    cases += [(key, signature[:32] + oracle.uint(edge, 32)) for edge in edges]
+    return [
+        {
+            "public_key": a,
+            "signature": b,
+            "message": message,
+            "valid": oracle.is_valid_signature(a, b, message),
+        }
+        for a, b in cases
+    ]
+
+
+def vectors() -> dict[str, Any]:
+    """Return the content of every file by name."""
+    made = (addresses, transactions, payloads, blocks, refused, signatures)
+    return {make.__name__: plain(make()) for make in made}
