@@ -65,6 +65,7 @@ def exercise(backend: Backend) -> None:
     accounts.update_tree(changes)
     accounts.root()
     accounts.undo(changes)
+    accounts.update_tree_slots(changes.slots, changes.count_after, accounts.count)
     accounts.redo(changes)
     accounts.update_tree_slots(changes.slots, changes.count_before, accounts.count)
 
