@@ -23,11 +23,11 @@ from engine.codec import PayloadLimits
 from engine.header import Header
 from engine.state import State
 from engine.transition import (
-    ALL_VERIFIED,
     BlockContext,
     LedgerRules,
     Outcome,
     StageTimer,
+    all_verified,
     execute_payload,
 )
 from engine.types import (
@@ -201,7 +201,7 @@ class _Runner:
         self._state = state
         self._workload = workload
         self._journal = journal
-        self._is_verified = None if is_signed else ALL_VERIFIED
+        self._is_verified = None if is_signed else all_verified
         self._opening_hash = state.state_hash()
         self.is_undone = True
 

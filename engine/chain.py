@@ -82,7 +82,11 @@ class Chain:
             )
         self.switch(parent_hash)
         outcome = execute_payload(self.state, payload, context, is_verified=is_verified)
-        name = block_hash(outcome)
+        try:
+            name = block_hash(outcome)
+        except BaseException:
+            self.state.undo([outcome.changes])
+            raise
         if name in self._nodes:
             self.state.undo([outcome.changes])
             self.switch(name)

@@ -75,7 +75,7 @@ class StageTimer:
         self.ns[name] = self.ns.get(name, 0) + time.perf_counter_ns() - start
 
 
-def ALL_VERIFIED(hashes: U8) -> NDArray[np.bool_]:  # noqa: N802 - a constant that is a function
+def all_verified(hashes: U8) -> NDArray[np.bool_]:
     """Take every signature as verified before."""
     return np.ones(len(hashes), np.bool_)
 
@@ -107,9 +107,7 @@ def execute_payload(
         hashes = backend.hash_transactions(columns)
         transactions_root = receipts.transactions_root(backend, hashes, offsets)
     with timer.stage("verify"):
-        known = ALL_VERIFIED(hashes) if is_verified is ALL_VERIFIED else None
-        if known is None:
-            known = np.zeros(len(hashes), bool) if is_verified is None else is_verified(hashes)
+        known = np.zeros(len(hashes), np.bool_) if is_verified is None else is_verified(hashes)
         _refuse_first_defect(state, batch, walk, known, context.transaction_domain)
     with timer.stage("settle"):
         changes = accounts.settle(

@@ -4,10 +4,10 @@ Left to itself the compiler finds only part of the vectors that this hash consis
 compression of WIDTH messages, and the transposition of their words into lanes and back, are given
 to it as explicit vectors. Everything else stays ordinary compiled Python (`blake3_wide`).
 
-Functions here take addresses, as uint64: of scratch that lies on the stack of the caller (`scratch`)
-or of rows that the caller's arguments keep alive. An address is never checked; who computes one
-states why it is inside its array.
-"""  # noqa: E501
+Functions here take addresses, as uint64: of scratch that lies on the caller's stack (`scratch`) or
+of rows that the caller's arguments keep alive. An address is never checked; who computes one states
+why it is inside its array.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final

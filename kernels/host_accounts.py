@@ -77,6 +77,11 @@ def key_words(keys: U8) -> U64:
     return read_only(np.ascontiguousarray(keys).view(np.uint64))
 
 
+def even(slots: int) -> int:
+    """Return the next even number: a leaf of the tree holds the records of two slots."""
+    return slots + (slots & 1)
+
+
 def sum_exact(values: U64) -> int:
     """Return the sum of (n < 2^32,) uint64 without wrapping."""
     low = int((values & np.uint64(0xFFFF_FFFF)).sum(dtype=np.uint64))
@@ -120,7 +125,7 @@ class HostAccounts:
         self._pool = pool
         self._wide = wide
         self._secret = read_only(np.frombuffer(secret, np.uint64).copy())
-        slots = max(count, capacity, CAPACITY_MIN)
+        slots = even(max(count, capacity, CAPACITY_MIN))
         self.records: U64 = zeros((slots, ACCOUNT_WORDS), np.uint64)
         """(capacity, 8) uint64: the records; all zero from `count` on."""
         self.records[:count, :KEY_WORDS] = key_words(keys)
@@ -301,7 +306,7 @@ class HostAccounts:
     def _grow(self, slots_max: int) -> None:
         """Make room for at least one more account, of at most `slots_max`."""
         if self.count == len(self.records):
-            capacity = min(2 * self.count, slots_max)
+            capacity = even(min(2 * self.count, slots_max))
             records: U64 = zeros((capacity, ACCOUNT_WORDS), np.uint64)
             records[: self.count] = self.records
             self._bitmap = zeros(bitmap.words_for(capacity), np.uint64)
@@ -383,7 +388,7 @@ class HostAccounts:
         cuts = np.array([bitmap.WORD_BITS * (words * p // parts) for p in range(parts + 1)])
         each = [(part, part + 1) for part in range(parts)]
         lanes = np.empty((parts, len(sender_slots)), np.int32)
-        credits_ = np.empty((parts, len(recipient_slots)), np.int32)
+        credit_rows = np.empty((parts, len(recipient_slots)), np.int32)
         sizes = np.zeros((parts, 3), np.int64)
         senders, recipients = read_only(sender_slots), read_only(recipient_slots)
         statuses = read_only(walk.statuses)
@@ -391,7 +396,7 @@ class HostAccounts:
             settle.select_part,
             each,
             *(cuts, senders, statuses, recipients, fee_slot),
-            *(self._bitmap, lanes, credits_, sizes),
+            *(self._bitmap, lanes, credit_rows, sizes),
         )
         ends = np.cumsum(sizes[:, settle.CHANGED])
         positions, changed = ends - sizes[:, settle.CHANGED], int(ends[-1])
@@ -404,7 +409,7 @@ class HostAccounts:
             each,
             *(cuts, positions, senders, read_only(walk.sender_balances)),
             *(read_only(walk.sender_nonces), recipients, read_only(columns.amount)),
-            *(fee_slot, np.uint64(walk.fee_total), lanes, credits_, sizes),
+            *(fee_slot, np.uint64(walk.fee_total), lanes, credit_rows, sizes),
             *(self._bitmap, self.records, slots, before, after, nonces_before, nonces_after, sums),
         )
         self._check_conservation(sums)

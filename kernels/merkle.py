@@ -1,11 +1,12 @@
 """Merkle trees: the dense tree over all accounts, which is kept, and roots of lists, which are not.
 
 Both follow one rule: ceil(log2(leaves)) levels, node = keyed hash of its two children, and beyond
-the last leaf stands an absent leaf, whose ancestors form a ladder of absent nodes. The state tree is
-dense by account slot, so growing or shrinking by an account touches one path.
+the last leaf stands an absent leaf, whose ancestors form a ladder of absent nodes. The state tree
+is dense by account slot, so growing or shrinking by an account touches one path.
 Spec: spec/state_hash.md#tree. Read `merkle_blocks` for the bodies.
-"""  # noqa: E501
+"""
 
+import itertools
 from functools import lru_cache
 from typing import Final
 
@@ -198,7 +199,7 @@ class MerkleTree:
             boundary = (int(slots[stop]) >> shift) << shift
             cuts.append(max(cuts[-1], int(np.searchsorted(slots, np.uint32(boundary)))))
         cuts.append(len(slots))
-        return list(zip(cuts[:-1], cuts[1:], strict=True))  # noqa: RUF007
+        return list(itertools.pairwise(cuts))
 
     def _resize(self, leaf_count: int) -> None:
         """Set the number of leaves, and the absent nodes behind the last node of each level."""
@@ -230,8 +231,10 @@ def _leaves_of(count: int) -> int:
 
 def _leaf_rows(records: U64, count: int) -> U32:
     """View records as (leaves, 32) uint32, read-only."""
-    assert records.shape[1] == ACCOUNT_WORDS and records.dtype == np.uint64  # noqa: PT018
-    assert len(records) % 2 == 0 and len(records) >= max(2, count), "leaves hold two records"  # noqa: PT018
+    assert records.shape[1] == ACCOUNT_WORDS, "records have eight words"
+    assert records.dtype == np.uint64, "records are words of 64 bits"
+    assert len(records) >= max(2, count), "all accounts have a record"
+    assert len(records) % 2 == 0, "leaves hold two records"
     leaves: U32 = records.view(np.uint32).reshape(-1, merkle_blocks.LEAF_WORDS)
     leaves.flags.writeable = False
     return leaves

@@ -59,7 +59,7 @@ def select_part(
     fee_slot: Any,
     bitmap: Any,
     lanes: Any,
-    credits: Any,  # noqa: A002
+    credit_rows: Any,
     sizes: Any,
     start: Any,
     stop: Any,
@@ -67,9 +67,9 @@ def select_part(
     """Mark the changed slots of the parts [start, stop), and list who changes them.
 
     cuts: (parts + 1,) int64, part p owns the slots [cuts[p], cuts[p + 1]), multiples of 64.
-    lanes: (parts, lane_count) int32 and credits: (parts, n) int32 get the lanes whose sender and
-    the transactions whose recipient the part owns; sizes: (parts, 3) int64 how many of each, and
-    how many slots change. fee_slot: int64, or -1.
+    lanes: (parts, lane_count) int32 and credit_rows: (parts, n) int32 get the lanes whose sender
+    and the transactions whose recipient the part owns; sizes: (parts, 3) int64 how many of each,
+    and how many slots change. fee_slot: int64, or -1.
     """
     for part in range(start, stop):
         low, span = cuts[part], np.uint64(cuts[part + 1] - cuts[part])
@@ -79,13 +79,13 @@ def select_part(
             lane_count += np.int64(np.uint64(np.int64(sender_slots[lane]) - low) < span)
         credit_count = 0
         for i in range(statuses.shape[0]):
-            credits[part, credit_count] = np.int32(i)
+            credit_rows[part, credit_count] = np.int32(i)
             owned = np.uint64(np.int64(recipient_slots[i]) - low) < span
             credit_count += np.int64(owned & (statuses[i] == _SUCCESS))
         for k in range(lane_count):
             mark(bitmap, sender_slots[lanes[part, k]])
         for k in range(credit_count):
-            mark(bitmap, recipient_slots[credits[part, k]])
+            mark(bitmap, recipient_slots[credit_rows[part, k]])
         if cuts[part] <= fee_slot < cuts[part + 1]:
             mark(bitmap, fee_slot)
         sizes[part, LANES] = lane_count
@@ -125,7 +125,7 @@ def apply_part(
     fee_slot: Any,
     fee_total: Any,
     lanes: Any,
-    credits: Any,  # noqa: A002
+    credit_rows: Any,
     sizes: Any,
     bitmap: Any,
     records: Any,
@@ -162,9 +162,9 @@ def apply_part(
 
         count = sizes[part, CREDITS]
         for k in range(count):
-            ahead = credits[part, min(k + RECORDS_AHEAD, count - 1)]
+            ahead = credit_rows[part, min(k + RECORDS_AHEAD, count - 1)]
             prefetch_write(records, np.int64(recipient_slots[ahead]))
-            row = credits[part, k]
+            row = credit_rows[part, k]
             records[np.int64(recipient_slots[row]), BALANCE_WORD] += amounts[row]
         if cuts[part] <= fee_slot < cuts[part + 1]:
             records[fee_slot, BALANCE_WORD] += fee_total

@@ -8,7 +8,7 @@ import numpy as np
 from engine.codec import PayloadLimits
 from engine.errors import InvalidPayload
 from engine.state import State
-from engine.transition import ALL_VERIFIED, BlockContext, LedgerRules, Outcome, execute_payload
+from engine.transition import BlockContext, LedgerRules, Outcome, all_verified, execute_payload
 from kernels.backend import Backend
 from spec import oracle
 
@@ -59,7 +59,7 @@ def engine_result(
             state,
             payload,
             context(height, ledger),
-            is_verified=None if verify else ALL_VERIFIED,
+            is_verified=None if verify else all_verified,
         )
     except InvalidPayload as refusal:
         return (refusal.reason.name, refusal.position), None

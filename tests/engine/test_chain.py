@@ -8,7 +8,7 @@ import pytest
 
 from engine.chain import Chain, DepthExceeded, ForkchoiceConflict, UnknownBlock
 from engine.errors import InvalidPayload
-from engine.transition import ALL_VERIFIED, Outcome
+from engine.transition import Outcome, all_verified
 from kernels.backend import Backend, open_backend
 from spec import oracle
 from tests.engine.ledgers import CHAIN_ID, accounts, context, key, open_state, oracle_result
@@ -59,7 +59,7 @@ def test_random_forks_and_switches(backend: Backend, rng: np.random.Generator) -
         payload = random_payload(rng, made, 60)
         expected, after = oracle_result(made, payload, height + 1)
         name = named(payload, parent, salt)
-        node = chain.execute(parent, payload, context(height + 1), name, ALL_VERIFIED)
+        node = chain.execute(parent, payload, context(height + 1), name, all_verified)
         assert isinstance(expected, tuple)
         assert node.outcome is not None
         assert node.outcome.state_hash == expected[3]
@@ -84,7 +84,7 @@ def test_what_is_refused(backend: Backend) -> None:
 
     def grow(parent: bytes, height: int, salt: int, payload: bytes = empty) -> Any:
         name = named(payload, parent, salt)
-        return chain.execute(parent, payload, context(height), name, ALL_VERIFIED)
+        return chain.execute(parent, payload, context(height), name, all_verified)
 
     first, beside = grow(ROOT, 1, 1), grow(ROOT, 1, 2)
     second = grow(first.block_hash, 2, 1)
@@ -113,7 +113,7 @@ def test_a_block_that_is_known_is_not_kept_twice(backend: Backend) -> None:
     chain = Chain(
         open_state(accounts([1000]), backend), block_hash=ROOT, height=0, unfinalized_max=8
     )
-    first = chain.execute(ROOT, payload, context(), name, ALL_VERIFIED)
-    again = chain.execute(ROOT, payload, context(), name, ALL_VERIFIED)
+    first = chain.execute(ROOT, payload, context(), name, all_verified)
+    again = chain.execute(ROOT, payload, context(), name, all_verified)
     assert again is first
     assert len(chain) == 2
