@@ -26,6 +26,7 @@ from kernels.blake3_vectors import (
     store_address,
     store_digests,
 )
+from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.layout import U8, U32
 
@@ -60,7 +61,7 @@ _DIGEST: Final = np.uint64(blake3.DIGEST_BYTES)
 _CHUNK: Final = np.uint64(blake3.CHUNK_BYTES)
 
 
-@njit
+@njit(_nrt=False)
 def compress_wide(
     chaining: int, block: int, counter: int, step: int, length: int, flags: int, out: int
 ) -> None:
@@ -68,7 +69,7 @@ def compress_wide(
     compress_vectors(chaining, block, counter, step, length, flags, out)
 
 
-@njit
+@leaf
 def point_rows(rows: int, base: int, first: int, last: int, stride: int) -> None:
     """Write WIDTH addresses base + i * stride for i from `first`, none beyond `last`, to `rows`."""
     for lane in range(WIDTH):
@@ -76,7 +77,7 @@ def point_rows(rows: int, base: int, first: int, last: int, stride: int) -> None
         store_address(rows + np.uint64(lane) * _ADDRESS_BYTES, base + i * stride)
 
 
-@njit
+@leaf
 def load_blocks(rows: int, offset: int, block: int) -> None:
     """Transpose the 64 bytes at `offset` of WIDTH rows into 16 vectors at `block`."""
     for quad in range(4):
@@ -84,7 +85,7 @@ def load_blocks(rows: int, offset: int, block: int) -> None:
         load_quads(rows, offset + part * _QUAD_BYTES, block + part * np.uint64(4) * _VECTOR)
 
 
-@njit
+@leaf
 def _load_tails(area: int, pads: int, offset: int, length: int) -> None:
     """Transpose `length` < 64 bytes at `offset` of WIDTH rows, and zeros, into the block."""
     for lane in range(WIDTH):
@@ -94,7 +95,7 @@ def _load_tails(area: int, pads: int, offset: int, length: int) -> None:
     load_blocks(area + PAD_ROWS, _ZERO, area + BLOCK)
 
 
-@njit
+@leaf
 def _hash_chunks(
     area: int, pads: int, length: int, counter: int, step: int, flags: int, root: int
 ) -> None:
@@ -117,7 +118,7 @@ def _hash_chunks(
         chaining = area + CHAINING
 
 
-@njit
+@njit(_nrt=False)
 def _hash_parents(area: int, values: U32, chunks: int, flags: int, out: int) -> None:
     """Merge values, (chunks, 8) uint32 with chunks >= 2, in place into the digest at `out`."""
     base = np.uint64(values.ctypes.data)
@@ -139,11 +140,12 @@ def _hash_parents(area: int, values: U32, chunks: int, flags: int, out: int) -> 
             )
             store_digests(area + CHAINING, area + OUT_ROWS)
         if count > pairs + pairs:
-            values[pairs] = values[pairs + pairs]
+            for word in range(8):
+                values[pairs, word] = values[pairs + pairs, word]
         count -= pairs
 
 
-@njit
+@njit(_nrt=False)
 def _hash_long_row(
     area: int, pads: int, row: int, length: int, flags: int, values: U32, out: int
 ) -> None:
@@ -169,7 +171,7 @@ def _hash_long_row(
     _hash_parents(area, values, (length + _CHUNK - _ONE) // _CHUNK, flags, out)
 
 
-@njit
+@njit(_nrt=False)
 def _hash_groups(
     rows: U8, key: U32, flags: int, out: U8, start: int, stop: int, pads: U8, values: U32
 ) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import blake3, blake3_wide, receipt_hash, signatures, transaction_hash
+from kernels.blake3_vectors import WIDTH
 from kernels.host_accounts import HostAccounts
 from kernels.layout import U8, U64, Columns
 from kernels.merkle import MerkleTree, list_root
@@ -55,21 +56,21 @@ class HostBackend:
     def hash_transactions(self, columns: Columns) -> U8:
         """See Backend.hash_transactions."""
         out = np.empty((len(columns.kind), 32), np.uint8)
-        wide, scalar = (
-            transaction_hash.hash_transactions_wide,
-            transaction_hash.hash_transactions_scalar,
-        )
+        kernel = transaction_hash.hash_transactions_scalar
+        if self._wide and len(out) >= WIDTH:
+            kernel = transaction_hash.hash_transactions_wide
         ranges = self._pool.ranges(len(out), grain=HASH_GRAIN)
-        self._pool.run(wide if self._wide else scalar, ranges, read_only_columns(columns), out)
+        self._pool.run(kernel, ranges, read_only_columns(columns), out)
         return out
 
     def hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
         """See Backend.hash_receipts."""
         out = np.empty((len(hashes), 32), np.uint8)
-        wide, scalar = receipt_hash.hash_receipts_wide, receipt_hash.hash_receipts_scalar
+        kernel = receipt_hash.hash_receipts_scalar
+        if self._wide and len(out) >= WIDTH:
+            kernel = receipt_hash.hash_receipts_wide
         columns = [read_only(column) for column in (hashes, statuses, kinds, fees)]
         ranges = self._pool.ranges(len(out), grain=HASH_GRAIN)
-        kernel = wide if self._wide else scalar
         self._pool.run(kernel, ranges, *columns, blake3.key_words(key), out)
         return out
 

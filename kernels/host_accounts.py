@@ -175,8 +175,12 @@ class HostAccounts:
         check_lanes(lane_offsets, count)
         assert len(lane_offsets) == lanes + 1, "one sender per lane"
         assert len(recipient_slots) == count, "one recipient per transaction"
-        fixed = (rules.chain_id, rules.height, rules.fee_minimum, rules.account_minimum)
-        limits = read_only(np.array(fixed, np.uint64))
+        limits = transfer.Limits(
+            np.uint64(rules.chain_id),
+            np.uint64(rules.height),
+            np.uint64(rules.fee_minimum),
+            np.uint64(rules.account_minimum),
+        )
         sender_slots = read_only(sender_slots)
         statuses = np.zeros(count, np.uint8)
         sender_balances = np.zeros(lanes, np.uint64)
@@ -185,13 +189,7 @@ class HostAccounts:
         parts = self._pool.run(
             transfer.walk_range,
             self._ranges(lanes, grain=LANE_GRAIN),
-            columns.version,
-            columns.kind,
-            columns.chain_id,
-            columns.nonce,
-            columns.valid_until,
-            columns.amount,
-            columns.fee,
+            columns,
             key_words(columns.sender),
             read_only(lane_offsets),
             sender_slots,

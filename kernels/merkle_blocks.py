@@ -33,6 +33,7 @@ from kernels.blake3_wide import (
     compress_wide,
     load_blocks,
 )
+from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.layout import U32
 
@@ -60,13 +61,13 @@ _WIDE_START: Final = np.uint64(LEAF_START_FLAGS)
 _WIDE_END: Final = np.uint64(LEAF_END_FLAGS)
 
 
-@njit
+@leaf
 def level_start(capacity: int, level: int) -> int:
     """Return the row of the first node of a level, of 2 * capacity rows for all levels."""
     return 2 * capacity - ((2 * capacity) >> level)
 
 
-@njit
+@leaf
 def take_leaves(slots: U32, first: int, stop: int, shift: int, leaves: U32) -> tuple[int, int]:
     """List the leaves, without repetition, of slots[first:] that lie in the block of the first.
 
@@ -84,7 +85,7 @@ def take_leaves(slots: U32, first: int, stop: int, shift: int, leaves: U32) -> t
     return count, i
 
 
-@njit
+@leaf
 def halve(changed: U32, count: int) -> int:
     """Replace ascending nodes by their parents, without repetition; returns their number."""
     parents = 0
@@ -118,7 +119,7 @@ def hash_leaves_scalar(leaves: U32, nodes: U32, changed: U32, count: int, key: U
         blake3.compress(digest, leaves[leaf, half:], 0, blake3.BLOCK_BYTES, LEAF_END_FLAGS, digest)
 
 
-@njit
+@leaf
 def _point_changed(
     area: int, changed: U32, first: int, count: int, source: int, size: int, target: int
 ) -> None:
@@ -130,7 +131,7 @@ def _point_changed(
         store_address(place + OUT_ROWS, target + node * _NODE)
 
 
-@njit
+@njit(_nrt=False)
 def hash_nodes_wide(
     nodes: U32, child: int, parent: int, changed: U32, count: int, key: U32
 ) -> None:
@@ -149,7 +150,7 @@ def hash_nodes_wide(
         store_digests(area + CHAINING, area + OUT_ROWS)
 
 
-@njit
+@leaf
 def _prefetch_leaf(source: int, target: int, leaf: int) -> None:
     """Ask for the two lines of a leaf, and for the line where its digest goes."""
     prefetch(source + leaf * _LEAF)
@@ -157,7 +158,7 @@ def _prefetch_leaf(source: int, target: int, leaf: int) -> None:
     prefetch_write(target + leaf * _NODE)
 
 
-@njit
+@njit(_nrt=False)
 def hash_leaves_wide(leaves: U32, nodes: U32, changed: U32, count: int, key: U32) -> None:
     """Do `hash_leaves_scalar` for WIDTH leaves at a time."""
     area = scratch()
@@ -175,7 +176,7 @@ def hash_leaves_wide(leaves: U32, nodes: U32, changed: U32, count: int, key: U32
         store_digests(chaining, area + OUT_ROWS)
 
 
-@njit
+@leaf
 def prefetch_leaves(leaves: U32, nodes: U32, slots: U32, first: int, stop: int) -> None:
     """Ask for the leaves with which the next block begins."""
     source, target = np.uint64(leaves.ctypes.data), np.uint64(nodes.ctypes.data)

@@ -30,6 +30,7 @@ from kernels.blake3_wide import (
     compress_wide,
     point_rows,
 )
+from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.layout import U8, U32, U64
 
@@ -59,7 +60,7 @@ def hash_receipts_scalar(
         blake3.store_digest(digest, out[i])
 
 
-@njit
+@leaf
 def _hash_group(
     hashes: U8, statuses: U8, kinds: U8, fees: U64, first: int, area: int, out: int
 ) -> None:
@@ -82,19 +83,16 @@ def _hash_group(
     store_digests(area + CHAINING, area + OUT_ROWS)
 
 
-@njit
+@njit(_nrt=False)
 def hash_receipts_wide(
     hashes: U8, statuses: U8, kinds: U8, fees: U64, key: U32, out: U8, start: int, stop: int
 ) -> None:
     """Hash receipts [start, stop) into out, (n, 32) uint8.
 
     hashes: (n, 32) uint8, statuses, kinds: (n,) uint8, fees: (n,) uint64, base units; all
-    read-only and C-contiguous. key: (8,) uint32 of `key_words`. A last group that is not full
-    begins earlier and hashes some again; fewer than WIDTH are hashed one after another.
+    read-only and C-contiguous. key: (8,) uint32 of `key_words`. stop - start >= WIDTH: a last
+    group that is not full begins earlier and hashes some again.
     """
-    if stop - start < WIDTH:
-        hash_receipts_scalar(hashes, statuses, kinds, fees, key, out, start, stop)
-        return
     area = scratch()
     broadcast(np.uint64(key.ctypes.data), area + KEY)
     for word in range(_STATUS_WORD, 16):

@@ -23,6 +23,7 @@ from kernels.blake3_vectors import (
     zero_words,
 )
 from kernels.blake3_wide import BLOCK, CHAINING, KEY, OUT_ROWS, ROWS, compress_wide, point_rows
+from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.layout import U8, U32, Columns
 
@@ -70,7 +71,7 @@ def hash_transactions_scalar(columns: Columns, out: U8, start: int, stop: int) -
         blake3.store_digest(chaining, out[i])
 
 
-@njit
+@leaf
 def _load_rows(area: int, base: int, first: int, row_bytes: int, vector: int) -> None:
     """Transpose rows [first, first + WIDTH) of a byte column into vectors of the block."""
     point_rows(area + ROWS, base, first, first + _LAST_LANE, row_bytes)
@@ -79,7 +80,7 @@ def _load_rows(area: int, base: int, first: int, row_bytes: int, vector: int) ->
         load_quads(area + ROWS, offset, place)
 
 
-@njit
+@leaf
 def _load_numbers(columns: Columns, first: int, area: int) -> None:
     """Fill the block with the first 64 bytes of transactions [first, first + WIDTH)."""
     block = area + BLOCK
@@ -100,7 +101,7 @@ def _load_numbers(columns: Columns, first: int, area: int) -> None:
     _load_rows(area, memo, first, np.uint64(16), np.uint64(12))
 
 
-@njit
+@leaf
 def _hash_group(columns: Columns, first: int, area: int, out: int) -> None:
     """Hash transactions [first, first + WIDTH)."""
     block, chaining = area + BLOCK, area + CHAINING
@@ -118,16 +119,13 @@ def _hash_group(columns: Columns, first: int, area: int, out: int) -> None:
     store_digests(chaining, area + OUT_ROWS)
 
 
-@njit
+@njit(_nrt=False)
 def hash_transactions_wide(columns: Columns, out: U8, start: int, stop: int) -> None:
     """Hash transactions [start, stop), WIDTH at a time, into out, (n, 32) uint8.
 
-    columns: read-only, C-contiguous, n of each. A last group that is not full begins earlier and
-    hashes some again; fewer than WIDTH are hashed one after another.
+    columns: read-only, C-contiguous, n of each. stop - start >= WIDTH: a last group that is not
+    full begins earlier and hashes some again.
     """
-    if stop - start < WIDTH:
-        hash_transactions_scalar(columns, out, start, stop)
-        return
     area = scratch()
     broadcast(np.uint64(_KEY.ctypes.data), area + KEY)
     for first in range(start, stop, WIDTH):

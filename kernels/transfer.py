@@ -6,7 +6,7 @@ the outcome does not depend on who walks them, or in which order.
 Spec: spec/block.md#execution, spec/block.md#checks.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,42 +50,53 @@ def is_other_key(keys: Any, row: Any, other: Any) -> Any:
     return difference != ZERO
 
 
+class Limits(NamedTuple):
+    """What transactions are checked against, uint64 each."""
+
+    chain_id: np.uint64
+    height: np.uint64
+    fee_minimum: np.uint64
+    """base units"""
+    account_minimum: np.uint64
+    """base units"""
+
+
+class LaneDefects(NamedTuple):
+    """What is wrong with a lane, or with one transaction's place in it."""
+
+    is_split: bool
+    """another sender than the lane's first transaction"""
+    is_unknown: bool
+    """the sender has no account"""
+    is_repeated: bool
+    """an earlier lane has the same sender"""
+    is_out_of_turn: bool
+    """not the sender's next nonce"""
+
+
 @leaf
-def first_defect(
-    version: Any,
-    kind: Any,
-    chain_id: Any,
-    valid_until: Any,
-    fee: Any,
-    is_split: Any,
-    is_unknown: Any,
-    is_repeated: Any,
-    is_out_of_turn: Any,
-    chain_id_wanted: Any,
-    height: Any,
-    fee_minimum: Any,
-) -> Any:
-    """Return the code of a refused transaction's first defect, in the order of the codes.
+def first_defect(columns: Any, i: Any, defects: Any, limits: Any) -> Any:
+    """Return the code of refused transaction i's first defect, in the order of the codes.
 
     Signatures are judged elsewhere; what none of the other checks refuses, its fee does.
     """
-    if version != _VERSION:
+    if columns.version[i] != _VERSION:
         code = TRANSACTION_VERSION
-    elif kind != _TRANSFER:
+    elif columns.kind[i] != _TRANSFER:
         code = TRANSACTION_KIND
-    elif np.uint64(chain_id) != chain_id_wanted:
+    elif np.uint64(columns.chain_id[i]) != limits.chain_id:
         code = CHAIN_ID
-    elif height > valid_until:
+    elif limits.height > columns.valid_until[i]:
         code = EXPIRED
-    elif is_split:
+    elif defects.is_split:
         code = LANE_SPLITTABLE
-    elif is_unknown:
+    elif defects.is_unknown:
         code = UNKNOWN_SENDER
-    elif is_repeated:
+    elif defects.is_repeated:
         code = LANE_MERGEABLE
-    elif is_out_of_turn:
+    elif defects.is_out_of_turn:
         code = NONCE
-    elif fee < fee_minimum:
+    elif columns.fee[i] < limits.fee_minimum:
         code = FEE_BELOW_MINIMUM
     else:
         code = FEE_ABOVE_SPENDABLE
@@ -94,77 +105,43 @@ def first_defect(
 
 @leaf
 def walk_one(
-    versions: Any,
-    kinds: Any,
-    chain_ids: Any,
-    nonces: Any,
-    valid_untils: Any,
-    amounts: Any,
-    fees: Any,
+    columns: Any,
     recipient_slots: Any,
-    chain_id: Any,
-    height: Any,
-    fee_minimum: Any,
-    account_minimum: Any,
+    limits: Any,
     i: Any,
+    defects: Any,
     spendable: Any,
-    nonce: Any,
-    is_split: Any,
-    is_unknown: Any,
-    is_repeated: Any,
     statuses: Any,
 ) -> Any:
     """Check transaction i and, if it may be included, execute it.
 
-    spendable, nonce: the sender's at this point of its lane. Returns (defect, spendable after);
+    spendable: the sender's at this point of its lane, uint64. Returns (defect, spendable after);
     the fee of a transaction without defect has been charged, whatever its status.
     """
-    fee = fees[i]
-    is_out_of_turn = (nonces[i] != nonce) | (nonce == U64_MAX)
-    refused = is_split | is_unknown | is_repeated | is_out_of_turn
-    refused |= (versions[i] != _VERSION) | (kinds[i] != _TRANSFER)
-    refused |= (np.uint64(chain_ids[i]) != chain_id) | (height > valid_untils[i])
-    refused |= (fee < fee_minimum) | (fee > spendable)
+    fee = columns.fee[i]
+    refused = defects.is_split | defects.is_unknown | defects.is_repeated | defects.is_out_of_turn
+    refused |= (columns.version[i] != _VERSION) | (columns.kind[i] != _TRANSFER)
+    refused |= np.uint64(columns.chain_id[i]) != limits.chain_id
+    refused |= limits.height > columns.valid_until[i]
+    refused |= (fee < limits.fee_minimum) | (fee > spendable)
     if refused:
-        code = first_defect(
-            versions[i],
-            kinds[i],
-            chain_ids[i],
-            valid_untils[i],
-            fee,
-            is_split,
-            is_unknown,
-            is_repeated,
-            is_out_of_turn,
-            chain_id,
-            height,
-            fee_minimum,
-        )
-        return np.int64(code), spendable
+        return np.int64(first_defect(columns, i, defects, limits)), spendable
     spendable -= fee
-    amount = amounts[i]
+    amount = columns.amount[i]
     # Compared, never added: an amount of 2^64 - 1 must not wrap.
     is_short = amount > spendable
-    is_small = (not is_short) & (recipient_slots[i] == _ABSENT) & (amount < account_minimum)
+    is_new = recipient_slots[i] == _ABSENT
+    is_small = (not is_short) & is_new & (amount < limits.account_minimum)
     statuses[i] = np.uint8(is_short) * _INSUFFICIENT + np.uint8(is_small) * _BELOW_MINIMUM
     return np.int64(NO_DEFECT), spendable - (ZERO if (is_short | is_small) else amount)
 
 
 @leaf
 def walk_lane(
-    versions: Any,
-    kinds: Any,
-    chain_ids: Any,
-    nonces: Any,
-    valid_untils: Any,
-    amounts: Any,
-    fees: Any,
+    columns: Any,
     senders: Any,
     recipient_slots: Any,
-    chain_id: Any,
-    height: Any,
-    fee_minimum: Any,
-    account_minimum: Any,
+    limits: Any,
     start: Any,
     stop: Any,
     balance: Any,
@@ -175,14 +152,13 @@ def walk_lane(
 ) -> Any:
     """Walk the lane of transactions [start, stop), at least one, and write their statuses.
 
-    balance, nonce: the sender's before the lane, uint64. is_unknown: it has no account;
-    is_repeated: an earlier lane has the same sender. Columns are as in `layout.Columns`, `senders`
-    as (n, 4) uint64; start and stop are uint64. Returns (balance after, nonce after, sum of fees,
-    index of the first refused transaction or `stop`, its defect or NO_DEFECT); after a defect the
-    rest means nothing.
+    balance, nonce: the sender's before the lane, uint64. columns: `layout.Columns`; senders: its
+    senders as (n, 4) uint64; start and stop are uint64. Returns (balance after, nonce after, sum of
+    fees, index of the first refused transaction or `stop`, its defect or NO_DEFECT); after a defect
+    the rest means nothing.
     """
     # What is spent never exceeds it, so the reserve has to be taken off only once.
-    spendable = balance - min(balance, account_minimum)
+    spendable = balance - min(balance, limits.account_minimum)
     reserve = balance - spendable
     fee_sum = ZERO
     i = start
@@ -190,30 +166,14 @@ def walk_lane(
     # A loop with its test at the end: most lanes have one transaction.
     while True:
         is_split = i != start and is_other_key(senders, i, start)
+        is_out_of_turn = (columns.nonce[i] != nonce) | (nonce == U64_MAX)
+        defects = LaneDefects(is_split, is_unknown, is_repeated, is_out_of_turn)
         defect, spendable = walk_one(
-            versions,
-            kinds,
-            chain_ids,
-            nonces,
-            valid_untils,
-            amounts,
-            fees,
-            recipient_slots,
-            chain_id,
-            height,
-            fee_minimum,
-            account_minimum,
-            i,
-            spendable,
-            nonce,
-            is_split,
-            is_unknown,
-            is_repeated,
-            statuses,
+            columns, recipient_slots, limits, i, defects, spendable, statuses
         )
         if defect != NO_DEFECT:
             break
-        fee_sum += fees[i]
+        fee_sum += columns.fee[i]
         nonce += ONE
         i += ONE
         if i == stop:
@@ -223,13 +183,7 @@ def walk_lane(
 
 @njit(_nrt=False)
 def walk_range(
-    versions: Any,
-    kinds: Any,
-    chain_ids: Any,
-    nonces: Any,
-    valid_untils: Any,
-    amounts: Any,
-    fees: Any,
+    columns: Any,
     senders: Any,
     lane_offsets: Any,
     sender_slots: Any,
@@ -245,11 +199,9 @@ def walk_range(
 ) -> Any:
     """Walk the lanes [start, stop) up to the first defect.
 
-    limits: (4,) uint64, chain id, height, least fee, account minimum. repeated_lane: the first
-    lane whose sender has an earlier one; none later is ever reached. Returns (sum of fees, index
-    of the first refused transaction, its defect or NO_DEFECT).
+    repeated_lane: the first lane whose sender has an earlier one; none later is ever reached.
+    Returns (sum of fees, index of the first refused transaction, its defect or NO_DEFECT).
     """
-    chain_id, height, fee_minimum, account_minimum = limits[0], limits[1], limits[2], limits[3]
     fee_sum = ZERO
     # Unsigned, as everything that indexes here: a signed index may count from the end of an array,
     # and to find out takes as long as the access.
@@ -261,19 +213,10 @@ def walk_range(
         is_unknown = slot == _ABSENT
         row = ZERO if is_unknown else np.uint64(slot)
         balance, nonce, fee, index, defect = walk_lane(
-            versions,
-            kinds,
-            chain_ids,
-            nonces,
-            valid_untils,
-            amounts,
-            fees,
+            columns,
             senders,
             recipient_slots,
-            chain_id,
-            height,
-            fee_minimum,
-            account_minimum,
+            limits,
             np.uint64(lane_offsets[lane]),
             np.uint64(lane_offsets[lane + ONE]),
             records[row, BALANCE_WORD],
