@@ -62,10 +62,16 @@ _CHUNK: Final = np.uint64(blake3.CHUNK_BYTES)
 
 
 @njit(_nrt=False)
-def compress_wide(
+def compress_wide(chaining: int, block: int, length: int, flags: int, out: int) -> None:
+    """Compress WIDTH blocks of first chunks; see `compress_vectors`. All arguments are uint64."""
+    compress_vectors(chaining, block, _ZERO, _ZERO, length, flags, out)
+
+
+@njit(_nrt=False)
+def _compress_chunks(
     chaining: int, block: int, counter: int, step: int, length: int, flags: int, out: int
 ) -> None:
-    """Compress WIDTH blocks; see `compress_vectors`. All arguments are uint64."""
+    """Compress WIDTH blocks of numbered chunks; see `compress_vectors`."""
     compress_vectors(chaining, block, counter, step, length, flags, out)
 
 
@@ -114,7 +120,7 @@ def _hash_chunks(
             load_blocks(area + ROWS, offset, area + BLOCK)
         else:
             _load_tails(area, pads, offset, size)
-        compress_wide(chaining, area + BLOCK, counter, step, size, block_flags, area + CHAINING)
+        _compress_chunks(chaining, area + BLOCK, counter, step, size, block_flags, area + CHAINING)
         chaining = area + CHAINING
 
 
@@ -135,9 +141,7 @@ def _hash_parents(area: int, values: U32, chunks: int, flags: int, out: int) -> 
             point_rows(area + ROWS, base, first, pairs - _ONE, _BLOCK)
             point_rows(area + OUT_ROWS, target, first, pairs - _ONE, _DIGEST)
             load_blocks(area + ROWS, _ZERO, area + BLOCK)
-            compress_wide(
-                area + KEY, area + BLOCK, _ZERO, _ZERO, _BLOCK, level_flags, area + CHAINING
-            )
+            compress_wide(area + KEY, area + BLOCK, _BLOCK, level_flags, area + CHAINING)
             store_digests(area + CHAINING, area + OUT_ROWS)
         if count > pairs + pairs:
             for word in range(8):

@@ -146,7 +146,7 @@ def hash_nodes_wide(
             prefetch_write(target + np.uint64(changed[i]) * _NODE)
         _point_changed(area, changed, first, count, source, _PAIR, target)
         load_blocks(area + ROWS, _ZERO, area + BLOCK)
-        compress_wide(area + KEY, area + BLOCK, _ZERO, _ZERO, _PAIR, _WIDE_NODE, area + CHAINING)
+        compress_wide(area + KEY, area + BLOCK, _PAIR, _WIDE_NODE, area + CHAINING)
         store_digests(area + CHAINING, area + OUT_ROWS)
 
 
@@ -170,9 +170,9 @@ def hash_leaves_wide(leaves: U32, nodes: U32, changed: U32, count: int, key: U32
             _prefetch_leaf(source, target, np.uint64(changed[i]))
         _point_changed(area, changed, first, count, source, _LEAF, target)
         load_blocks(area + ROWS, _ZERO, block)
-        compress_wide(area + KEY, block, _ZERO, _ZERO, _PAIR, _WIDE_START, chaining)
+        compress_wide(area + KEY, block, _PAIR, _WIDE_START, chaining)
         load_blocks(area + ROWS, _PAIR, block)
-        compress_wide(chaining, block, _ZERO, _ZERO, _PAIR, _WIDE_END, chaining)
+        compress_wide(chaining, block, _PAIR, _WIDE_END, chaining)
         store_digests(chaining, area + OUT_ROWS)
 
 

@@ -78,7 +78,7 @@ def _hash_group(
         np.uint64(fees.ctypes.data) + first * np.uint64(8),
         block + np.uint64(_FEE_WORD) * _VECTOR,
     )
-    compress_wide(area + KEY, block, _ZERO, _ZERO, _LENGTH, _WIDE_FLAGS, area + CHAINING)
+    compress_wide(area + KEY, block, _LENGTH, _WIDE_FLAGS, area + CHAINING)
     point_rows(area + OUT_ROWS, out, first, first + _LAST_LANE, np.uint64(32))
     store_digests(area + CHAINING, area + OUT_ROWS)
 

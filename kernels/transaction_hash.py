@@ -106,15 +106,15 @@ def _hash_group(columns: Columns, first: int, area: int, out: int) -> None:
     """Hash transactions [first, first + WIDTH)."""
     block, chaining = area + BLOCK, area + CHAINING
     _load_numbers(columns, first, area)
-    compress_wide(area + KEY, block, _ZERO, _ZERO, _LENGTH, _START, chaining)
+    compress_wide(area + KEY, block, _LENGTH, _START, chaining)
     sender = np.uint64(columns.sender.ctypes.data)
     _load_rows(area, sender, first, np.uint64(32), np.uint64(0))
     recipient = np.uint64(columns.recipient.ctypes.data)
     _load_rows(area, recipient, first, np.uint64(32), np.uint64(8))
-    compress_wide(chaining, block, _ZERO, _ZERO, _LENGTH, _ZERO, chaining)
+    compress_wide(chaining, block, _LENGTH, _ZERO, chaining)
     signature = np.uint64(columns.signature.ctypes.data)
     _load_rows(area, signature, first, np.uint64(64), np.uint64(0))
-    compress_wide(chaining, block, _ZERO, _ZERO, _LENGTH, _END, chaining)
+    compress_wide(chaining, block, _LENGTH, _END, chaining)
     point_rows(area + OUT_ROWS, out, first, first + _LAST_LANE, np.uint64(32))
     store_digests(chaining, area + OUT_ROWS)
 
