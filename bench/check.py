@@ -1,7 +1,7 @@
 """The oracle beside the arms: the first blocks of a run, executed by the specification itself.
 
-Plain Python takes about 6 s for a block of 100,000 transactions over a million accounts, most of it
-for hashing the whole state; a signature costs it 2 ms more. So the first blocks are executed as they
+Plain Python takes about 6 s for a block of 100,000 transactions over a million accounts, most of
+it for hashing the whole state; a signature costs it 2 ms. So the first blocks are executed as they
 are, their signatures apart, and where blocks verify signatures a small copy of the workload (same
 pattern, same seed) goes through the arms and the oracle once more, with every signature judged.
 """
