@@ -20,7 +20,16 @@ def backends() -> Iterator[list[Backend]]:
 
 def random_columns(rng: np.random.Generator, count: int) -> Columns:
     """Return transactions of random bytes in every field."""
-    words = [rng.integers(0, 2**64, count, np.uint64) for _ in range(4)]
-    octets = [rng.integers(0, 256, (count, width), np.uint8) for width in (16, 32, 32, 64)]
-    small = [rng.integers(0, 256, count, np.uint8) for _ in range(2)]
-    return Columns(*small, rng.integers(0, 2**32, count, np.uint32), *words, *octets)
+    return Columns(
+        version=rng.integers(0, 256, count, np.uint8),
+        kind=rng.integers(0, 256, count, np.uint8),
+        chain_id=rng.integers(0, 2**32, count, np.uint32),
+        nonce=rng.integers(0, 2**64, count, np.uint64),
+        valid_until=rng.integers(0, 2**64, count, np.uint64),
+        amount=rng.integers(0, 2**64, count, np.uint64),
+        fee=rng.integers(0, 2**64, count, np.uint64),
+        memo=rng.integers(0, 256, (count, 16), np.uint8),
+        sender=rng.integers(0, 256, (count, 32), np.uint8),
+        recipient=rng.integers(0, 256, (count, 32), np.uint8),
+        signature=rng.integers(0, 256, (count, 64), np.uint8),
+    )

@@ -1,5 +1,7 @@
 """The backend's contract on every arm: equal bits, odd shapes, read-only and strided arrays."""
 
+from typing import Any
+
 import blake3
 import numpy as np
 import pytest
@@ -58,9 +60,10 @@ def test_messages(
 
 def test_messages_of_another_type_are_refused(backends: list[Backend]) -> None:
     """Only rows of bytes are messages."""
-    for wrong in (np.zeros(3, np.uint8), np.zeros((3, 3), np.uint32)):
+    wrong: list[Any] = [np.zeros(3, np.uint8), np.zeros((3, 3), np.uint32)]
+    for array in wrong:
         with pytest.raises(ValueError, match="messages must be"):
-            backends[1].hash_messages(wrong)
+            backends[1].hash_messages(array)
 
 
 @pytest.mark.parametrize("count", [1, 7, 16, 17, 45])
