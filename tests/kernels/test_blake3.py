@@ -40,11 +40,15 @@ def digests(kernel: object, rows: U8, mode: str) -> list[bytes]:
 
 def expected(rows: U8, mode: str) -> list[bytes]:
     """Hash rows with the package."""
-    key = KEY if mode == "keyed_hash" else None
-    context = CONTEXT if mode == "derive_key" else None
-    return [
-        package.blake3(row.tobytes(), key=key, derive_key_context=context).digest() for row in rows
-    ]
+
+    def hash_one(message: bytes) -> bytes:
+        if mode == "keyed_hash":
+            return package.blake3(message, key=KEY).digest()
+        if mode == "derive_key":
+            return package.blake3(message, derive_key_context=CONTEXT).digest()
+        return package.blake3(message).digest()
+
+    return [hash_one(row.tobytes()) for row in rows]
 
 
 KERNELS = (blake3.hash_rows_scalar, blake3_wide.hash_rows_wide)
