@@ -92,12 +92,12 @@ def create_secret(path: Path) -> bytes:
 
 
 def read_secret(path: Path) -> bytes:
-    """Return the 32 bytes of a secret file; raises SetupError where others can read it, or it is none.
+    """Return the 32 bytes of a secret file; raises SetupError where it is none, or not private.
 
     An `0x` before the digits and white space around them are accepted.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise SetupError(
             "engine_api.secret_unreadable", f"the secret {path} cannot be read: {error.strerror}"

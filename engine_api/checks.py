@@ -38,7 +38,7 @@ def check_range(name: str, value: int, low: int, high: int) -> None:
 
 
 def check_payload_request(request: PayloadRequest) -> None:
-    """Raise unless lengths and widths are right; what a chain or a state allows is not looked at."""
+    """Raise unless lengths and widths are right; what the chain allows is not looked at."""
     check_length("parent_hash", request.parent_hash)
     check_length("attributes.fee_recipient", request.attributes.fee_recipient)
     check_range("height", request.height, 1, U64_MAX)

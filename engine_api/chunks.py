@@ -1,8 +1,8 @@
 """Payload bytes in a stream: cut into chunks, put together again, and never more than announced.
 
-Every stream is a head and then chunks. Each of its messages has the head as field 1 and the chunk as
-field 2, so one message of a chunk is a tag, a length and the bytes. These three are written and read
-here by hand: protobuf would copy every payload twice more. Spec: spec/engine_api.md#streams.
+Every stream is a head and then chunks. Each of its messages has the head as field 1 and the chunk
+as field 2, so a message with a chunk is a tag, a length and the bytes. These three are written and
+read here by hand: protobuf would copy every payload twice more. Spec: spec/engine_api.md#streams.
 """
 
 from collections.abc import Iterator

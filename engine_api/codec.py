@@ -1,14 +1,14 @@
 """Contract values to protobuf and back: one pair of functions per message, both strict.
 
 `decode_*` takes serialized bytes from the other side. What a client may have sent is judged as
-INVALID_ARGUMENT or UNSUPPORTED; an answer of an executor that breaks the contract is INTERNAL. Bytes
-after which a reader in another language could think something else (a field twice, unknown fields
-outside attributes and limits) mean what protobuf says. Payload bytes are in `chunks.py`.
-Spec: spec/engine_api.md.
+INVALID_ARGUMENT or UNSUPPORTED; an answer of an executor that breaks the contract is INTERNAL. What
+is neither (a field twice, unknown fields outside attributes and limits) means what protobuf says.
+Payload bytes are in `chunks.py`. Spec: spec/engine_api.md.
 """
 
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import pairwise
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -174,11 +174,11 @@ def decode_payload_request(data: bytes) -> PayloadRequest:
     for name in ("limits", "attributes"):
         if not message.HasField(name):
             raise checks.invalid_argument(f"{name} is missing")
-        unknown = [field.field_number for field in UnknownFieldSet(getattr(message, name))]
-        if unknown:
+        unknown = UnknownFieldSet(getattr(message, name))
+        if len(unknown):
             raise EngineApiError(
                 ErrorCode.UNSUPPORTED,
-                f"{name} has the field {unknown[0]}, which API version 1 does not know",
+                f"{name} has the field {unknown[0].field_number}, unknown to API version 1",
             )
     if message.attributes.system:
         raise EngineApiError(
@@ -214,7 +214,7 @@ def encode_new_payload(answer: NewPayloadAnswer) -> bytes:
     assert len(answer.latest_valid_hash) == (HASH_BYTES if invalid else 0), answer
     return pb.NewPayloadAnswer(
         boot_id=answer.boot_id,
-        verdict=answer.verdict.value,
+        verdict=f"VERDICT_{answer.verdict.name}",
         reason=answer.reason,
         latest_valid_hash=answer.latest_valid_hash,
         detail=answer.detail[:SENTENCE_CHARACTERS_MAX],
@@ -260,7 +260,7 @@ def decode_forkchoice_request(data: bytes) -> tuple[bytes, bytes, bytes]:
 def encode_forkchoice(answer: ForkchoiceAnswer) -> bytes:
     """Serialize a ForkchoiceAnswer."""
     return pb.ForkchoiceAnswer(
-        boot_id=answer.boot_id, status=answer.status.value
+        boot_id=answer.boot_id, status=f"FORKCHOICE_STATUS_{answer.status.name}"
     ).SerializeToString()
 
 
@@ -332,7 +332,7 @@ def decode_validator_set(data: bytes) -> ValidatorSetAnswer:
         Validator(key=_length("key", one.key), power=one.power) for one in message.validators
     )
     keys = [one.key for one in validators]
-    if not 1 <= len(keys) <= VALIDATORS_MAX or any(a >= b for a, b in zip(keys, keys[1:])):
+    if not 1 <= len(keys) <= VALIDATORS_MAX or any(a >= b for a, b in pairwise(keys)):
         raise broken_answer(f"{len(keys)} validators, or not in ascending order of keys")
     if any(one.power == 0 for one in validators):
         raise broken_answer("a validator without power")
@@ -385,7 +385,7 @@ def decode_submit(data: bytes, record_count: int) -> SubmitAnswer:
 def encode_error(error: EngineApiError) -> bytes:
     """Serialize an error for the trailing metadata."""
     return pb.Error(
-        code=error.code.value, sentence=error.sentence, boot_id=error.boot_id
+        code=f"ERROR_CODE_{error.code.name}", sentence=error.sentence, boot_id=error.boot_id
     ).SerializeToString()
 
 

@@ -1,0 +1,5 @@
+"""The contract, its transport, and the conformance suite for whoever implements it."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.engine_api.conformance")
