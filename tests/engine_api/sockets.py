@@ -32,6 +32,7 @@ class HeldEngine(FakeEngine):
         """Start closed."""
         super().__init__()
         self.entered: list[bytes] = []
+        self.payloads_bytes: list[int] = []
         self.started = threading.Semaphore(0)
         self.go = threading.Event()
         self.stopped = threading.Event()
@@ -42,6 +43,7 @@ class HeldEngine(FakeEngine):
     ) -> NewPayloadAnswer:
         """Wait, asking between short stages whether anybody still wants the answer."""
         self.entered.append(header)
+        self.payloads_bytes.append(len(payload or b""))
         self.started.release()
         if self.failure is not None:
             raise self.failure
