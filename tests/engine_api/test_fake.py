@@ -11,7 +11,7 @@ from tests.engine_api.fake import OWN_BUILDS_MAX, QUEUE_RECORDS_MAX
 
 def test_an_own_build_is_executed_once(toy_driver: ToyDriver) -> None:
     """Once to build it; not again for its header, by name or with its bytes."""
-    engine = toy_driver.engine
+    engine = toy_driver.fake
     engine.submit(toy_driver.records(2))
     block = build(toy_driver, request_on(toy_driver, None))
     assert engine.new_payload(block.header, None).verdict is Verdict.VALID
@@ -21,7 +21,7 @@ def test_an_own_build_is_executed_once(toy_driver: ToyDriver) -> None:
 
 def test_another_header_is_no_own_build(toy_driver: ToyDriver) -> None:
     """What differs in the key is executed like everybody's."""
-    engine = toy_driver.engine
+    engine = toy_driver.fake
     block = build(toy_driver, request_on(toy_driver, None))
     other = block.changed(fee_recipient=bytes(32))
     assert engine.new_payload(other.header, other.payload).verdict is Verdict.VALID
@@ -30,7 +30,7 @@ def test_another_header_is_no_own_build(toy_driver: ToyDriver) -> None:
 
 def test_what_is_included_leaves_the_queue(toy_driver: ToyDriver) -> None:
     """The next payload has what is left."""
-    engine = toy_driver.engine
+    engine = toy_driver.fake
     engine.submit(toy_driver.records(4))
     first = build(toy_driver, request_on(toy_driver, None, transactions=3))
     engine.new_payload(first.header, None)
@@ -40,7 +40,7 @@ def test_what_is_included_leaves_the_queue(toy_driver: ToyDriver) -> None:
 
 def test_builds_and_queue_are_bounded(toy_driver: ToyDriver, rng: np.random.Generator) -> None:
     """The oldest build is forgotten, a record too much is refused for now."""
-    engine = toy_driver.engine
+    engine = toy_driver.fake
     for _ in range(OWN_BUILDS_MAX + 3):
         engine.submit(toy.record(int(rng.integers(2**60))))
         build(toy_driver, request_on(toy_driver, None))
@@ -53,7 +53,7 @@ def test_builds_and_queue_are_bounded(toy_driver: ToyDriver, rng: np.random.Gene
 def test_a_restart_loses_what_is_not_final(toy_driver: ToyDriver) -> None:
     """The fake has no disk: that is why blocks are sent again."""
     blocks = chain(toy_driver, 3)
-    toy_driver.engine.forkchoice_updated(blocks[2].hash, blocks[2].hash, blocks[0].hash)
+    toy_driver.fake.forkchoice_updated(blocks[2].hash, blocks[2].hash, blocks[0].hash)
     toy_driver.restart()
-    assert toy_driver.engine.get_status().unfinalized == ()
-    assert toy_driver.engine.get_status().finalized.hash == blocks[0].hash
+    assert toy_driver.fake.get_status().unfinalized == ()
+    assert toy_driver.fake.get_status().finalized.hash == blocks[0].hash
