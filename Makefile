@@ -15,7 +15,7 @@ TEST_ARGS ?=
 WARM ?= kernels.warm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv run test check bench lock
+.PHONY: help venv run test check bench proto lock
 
 help:
 	@echo "make venv    install everything that is locked into .venv (again only when it changed)"
@@ -23,6 +23,7 @@ help:
 	echo "make test    run the tests (TEST_ARGS='-m slow' for the slow ones)"
 	echo "make check   lint, types, import directions, spelling"
 	echo "make bench   run every workload and kernel, keep the figures, compare with the last ones kept"
+	echo "make proto   write the protobuf code of the Engine API again, after engine.proto changed"
 	echo "make lock    resolve the dependencies again (maintainers)"
 
 # The stamp names what was installed, for which folder: a virtual environment that was copied or
@@ -74,6 +75,9 @@ bench: venv
 	fi
 	mv build/lanes.new.json build/lanes.json
 	$(BIN)/python bench/kernels.py --json build/kernels.json
+
+proto: venv
+	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. engine_api/tos/engine.proto
 
 lock:
 	@uv="$$(command -v $(CURDIR)/$(BIN)/uv || command -v uv || true)"

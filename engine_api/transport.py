@@ -1,0 +1,110 @@
+"""What server and client agree on below the messages: method paths, limits, errors, addresses.
+
+An address is `unix:` and an absolute path, or HOST:PORT with a loopback host. Every error of the
+contract has a gRPC status of its own, so that a client which does not read the trailing metadata
+still knows the code. Spec: spec/engine_api.md#transport.
+"""
+
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+
+import grpc
+
+from engine_api.chunks import MESSAGE_BYTES_MAX
+from engine_api.tos import engine_pb2 as pb
+from engine_api.types import ErrorCode, SetupError
+
+SERVICE = pb.DESCRIPTOR.services_by_name["ExecutionEngine"].full_name
+ERROR_KEY = "tos-error-bin"
+"""trailing metadata: a serialized Error"""
+
+UNIX = "unix:"
+UNIX_PATH_BYTES_MAX = 107
+"""what a Unix address holds"""
+MS_PER_S = 1_000
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+)
+
+STATUSES = {
+    ErrorCode.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    ErrorCode.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+    ErrorCode.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    ErrorCode.PAYLOAD_NOT_HELD: grpc.StatusCode.NOT_FOUND,
+    ErrorCode.DEPTH_EXCEEDED: grpc.StatusCode.OUT_OF_RANGE,
+    ErrorCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    ErrorCode.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.INTERNAL: grpc.StatusCode.INTERNAL,
+    ErrorCode.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    ErrorCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+}
+CODES = {status: code for code, status in STATUSES.items()} | {
+    # A server that stops cancels what runs.
+    grpc.StatusCode.CANCELLED: ErrorCode.UNAVAILABLE,
+}
+assert len(set(STATUSES.values())) == len(ErrorCode)
+
+
+def method_path(name: str) -> str:
+    """Return where a method of the service is found."""
+    return f"/{SERVICE}/{name}"
+
+
+def check_address(address: str) -> None:
+    """Raise SetupError unless this is a Unix path or a loopback host with a port."""
+    if address.startswith(UNIX):
+        path = address[len(UNIX) :]
+        if not path.startswith("/") or len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
+            raise SetupError(
+                "engine_api.address_path",
+                f"{address}: after `{UNIX}` comes an absolute path of at most "
+                f"{UNIX_PATH_BYTES_MAX} bytes; choose a shorter folder",
+            )
+        return
+    host, _, port = address.rpartition(":")
+    if not is_loopback(host) or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+        raise SetupError(
+            "engine_api.address_host",
+            f"{address}: the Engine API listens on a Unix socket (`{UNIX}` and a path) or on a "
+            "loopback address with a port (127.0.0.1:8551, [::1]:8551); it never leaves this "
+            "machine",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a numeric host is this machine."""
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def prepare_folder(path: Path) -> None:
+    """Make the folder of a socket for its owner alone; refuse one that others could enter.
+
+    Raises SetupError, also where somebody answers at the socket: two executors never share one. A
+    socket that nobody answers at was left by a process that died, and is taken over.
+    """
+    folder = path.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
+        raise SetupError(
+            "engine_api.socket_folder",
+            f"{folder} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}; the "
+            "folder of the socket belongs to the user of the process and has mode 0700: "
+            f"chmod 700 {folder}, or choose another one",
+        )
+    if path.exists() and not path.is_socket():
+        raise SetupError("engine_api.socket_file", f"{path} is no socket; move it away")
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            raise SetupError(
+                "engine_api.socket_in_use",
+                f"another process answers at {path}; stop it or choose another socket",
+            )
