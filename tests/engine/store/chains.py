@@ -1,4 +1,4 @@
-"""Small chains for the tests of the store: real payloads, executed by the engine, in real blocks."""
+"""Small chains for the tests of the store: real payloads, executed, in real blocks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +157,12 @@ class Maker:
 def store_block(store: Store, made: Made) -> None:
     """Make a block durable."""
     store.append_block(made.block_hash, made.header, made.payload)
+
+
+def payload_of(store: Store, block_hash: bytes) -> bytes | None:
+    """Return a stored payload as bytes."""
+    payload = store.payload(block_hash)
+    return None if payload is None else bytes(payload)
 
 
 def index_block(store: Store, maker: Maker, made: Made) -> None:
