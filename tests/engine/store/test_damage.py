@@ -227,7 +227,7 @@ def test_a_full_disk(tmp_path: Path, backend: Backend, rng: np.random.Generator)
             loaded = opened.load_state(backend)
             assert loaded.state.state_hash() == maker.made[kept - 1].outcome.state_hash
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 READ_ONLY = """
