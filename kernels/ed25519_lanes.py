@@ -172,7 +172,7 @@ def _make_table(table: Any, x: Any, y: Any) -> None:
 
 
 @leaf
-def _digit_rows(scalar: Any, window: Any, bits: Any, starts: Any, row_bytes: Any, rows: Any) -> Any:
+def digit_rows(scalar: Any, window: Any, bits: Any, starts: Any, row_bytes: Any, rows: Any) -> Any:
     """Write the addresses of a window's rows to `rows`; return the mask of negative digits.
 
     scalar: where the windows stand; the last window of 256 bits has no offset, and its digit is
@@ -194,7 +194,7 @@ def _add_key(x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: A
     """Return the point plus the multiple of -A that a window of h says, completed."""
     rows = scratch + np.uint64(_ROWS)
     starts = lanes_load(scratch + np.uint64(_STARTS))
-    negative = _digit_rows(
+    negative = digit_rows(
         group + np.uint64(_H), window, np.uint64(4), starts, np.uint64(ROW_BYTES), rows
     )
     return curve.add_entry(x, y, z, t, curve.signed_entry(negative, curve.load_entry(rows)))
@@ -204,7 +204,7 @@ def _add_key(x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: A
 def _add_base(x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: Any, base: Any) -> Any:
     """Return the point plus the multiple of B that a window of S says, completed."""
     rows = scratch + np.uint64(_ROWS)
-    negative = _digit_rows(
+    negative = digit_rows(
         group + np.uint64(_S),
         window >> _ONE,
         np.uint64(8),
