@@ -1,9 +1,9 @@
 """Points of the curve -x^2 + y^2 = 1 + d x^2 y^2 modulo p, eight side by side.
 
 A point is projective (X, Y, Z) with x = X / Z, y = Y / Z, or extended by T = X Y / Z. Every
-operation first gives the *completed* form (E, F, G, H) with X = E F, Y = G H, Z = F G, T = E H: what
-follows multiplies only the coordinates that it needs. Formulas are those of Hisil, Wong, Carter and
-Dawson for a = -1; d is no square, so they hold for every pair of points of the curve.
+operation first gives the *completed* form (E, F, G, H) with X = E F, Y = G H, Z = F G, T = E H:
+what follows multiplies only the coordinates that it needs. Formulas are those of Hisil, Wong,
+Carter and Dawson for a = -1; d is no square, so they hold for every pair of points of the curve.
 `field51` says what *reduced*, *short* and *loose* mean.
 
 A table *entry* is what an addition wants of its second point: (Y + X, Y - X, 2 d T, 2 Z), 20 limbs
@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from kernels import field51 as field
 from kernels import lanes64
 from kernels.integers import leaf
-from kernels.lanes64 import LANES, VECTOR, VECTOR_BYTES, WIDTH
+from kernels.lanes64 import LANES, VECTOR, WIDTH
 
 ROW_BYTES: Final = 192
 """Of an entry in memory: 20 words and 4 that are never read, three cache lines."""

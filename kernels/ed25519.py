@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from kernels import ed25519_lanes, sha512
 from kernels.field51 import D, P, limbs_of
+from kernels.lanes64 import WIDTH
 from kernels.layout import U8, U64
 from kernels.memory import zeros
-from kernels.lanes64 import WIDTH
 
 _DOUBLINGS = np.uint64(3)
 _HEAD_BYTES: Final = 64

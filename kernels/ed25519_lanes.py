@@ -4,11 +4,11 @@ A call goes through its rows in chunks of GROUPS_MAX groups. Per chunk: each gro
 and checked, its messages hashed; all public keys are decoded together; each group computes
 [S]B - [h]A; all Z are inverted together; each group's point is encoded and compared with R.
 
-[S]B + [h](-A): 64 windows of 4 bits of h from the highest, each one addition of a multiple of -A out
-of a table of nine that the group makes, then four doublings; at every second window one addition
-of a multiple of B out of a fixed table of 129, by 8 bits of S. Digits are signed, so that a table
-holds only half of the multiples. Digit 0 is a row of its own, the neutral point: there are no
-branches on data.
+[S]B + [h](-A): 64 windows of 4 bits of h from the highest, each one addition of a multiple of -A
+out of a table of nine that the group makes, then four doublings; at every second window one
+addition of a multiple of B out of a fixed table of 129, by 8 bits of S. Digits are signed, so that
+a table holds only half of the multiples. Digit 0 is a row of its own, the neutral point: there are
+no branches on data.
 
 What does not fill a group repeats its last row. Rows that are refused early are computed like
 the others, with the neutral point for a key that is none: the mask decides at the end.
@@ -143,9 +143,7 @@ def _prepare(
     _read(group, scratch, sources, length, stride, rows)
     _check(group)
     state = scratch + np.uint64(_STATE)
-    sha512.hash_rows(
-        scratch + np.uint64(_ROWS), stride, tables, scratch + np.uint64(_WORK), state
-    )
+    sha512.hash_rows(scratch + np.uint64(_ROWS), stride, tables, scratch + np.uint64(_WORK), state)
     h = group + np.uint64(_H)
     scalar25519.reduce_wide(state, h)
     scalar25519.offset_by_4(h, h)
@@ -201,7 +199,9 @@ def _add_key(x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: A
 
 
 @leaf
-def _add_base(x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: Any, base: Any) -> Any:
+def _add_base(
+    x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: Any, base: Any
+) -> Any:
     """Return the point plus the multiple of B that a window of S says, completed."""
     rows = scratch + np.uint64(_ROWS)
     negative = digit_rows(
@@ -292,8 +292,9 @@ def verify_groups(
 
     tables: address of the round constants and of the multiples of B; scratch: address of scratch
     of this call alone, a multiple of 64, with padding behind the messages; sources: addresses of
-    public keys (n, 32), signatures (n, 64), messages (n, length), C-contiguous uint8; stride: padded
-    bytes of R, A and a message; doublings: 3. All uint64, but start, stop and `out`, (n,) uint8.
+    public keys (n, 32), signatures (n, 64), messages (n, length), C-contiguous uint8; stride:
+    padded bytes of R, A and a message; doublings: 3. All uint64, but start, stop and `out`, which
+    is (n,) uint8.
     """
     _write_starts(scratch)
     base = tables + np.uint64(CONSTANTS_BYTES)

@@ -8,7 +8,7 @@ inverted, and each Z gets its inverse by two products (Montgomery).
 Elements are counted from an address: element i stands ELEMENT_BYTES * i behind it.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +42,7 @@ def element(base: Any, index: Any) -> Any:
 
 
 @njit
-def _squares(
-    base: Any, stride: Any, count: Any, source: Any, target: Any, times: Any
-) -> None:
+def _squares(base: Any, stride: Any, count: Any, source: Any, target: Any, times: Any) -> None:
     """Write element `source` squared `times` > 0 times to element `target`, of each of `count`."""
     for turn in range(times):
         index = source if turn == 0 else target

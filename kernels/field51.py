@@ -18,8 +18,8 @@ t < 2^52 * (1, 4, 7, 10, 13, 14, 11, 8, 5, 2) and r < 2^52 * (267, 213, 159, 105
 `square` takes reduced elements: it multiplies limb i by limb j > i doubled, and limbs 1 to 4
 doubled stay below 2^52. Its products are those of `multiply` in another order: loose.
 
-`subtract` answers a - b + 2^11 p limb by limb. The limbs of 2^11 p are at least 2^62 - 19 * 2^11, so
-b may be the sum of two loose elements (each r < 267 * 2^52, the sum < 2^61.1) and nothing falls
+`subtract` answers a - b + 2^11 p limb by limb. The limbs of 2^11 p are at least 2^62 - 19 * 2^11,
+so b may be the sum of two loose elements (each r < 267 * 2^52, the sum < 2^61.1) and nothing falls
 below zero. `add` is limb by limb, too. Sums and differences are accepted by `carry` alone.
 
 `carry` takes limbs up to 2^64 - 2^13 and passes bits from limb 0 to 1, 2, 3, 4, then 19 times what
@@ -38,7 +38,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from kernels import lanes64
-from kernels.lanes64 import LANES, VECTOR, lanes_function, splat, void_function
+from kernels.lanes64 import LANES, VECTOR, splat, void_function
 
 P: Final = 2**255 - 19
 LIMBS: Final = 5
@@ -240,9 +240,7 @@ def negate_where(typing_context: Any, mask: Any, a: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         limbs = _unpack(builder, values[1])
         minus = [builder.sub(splat(i), j) for i, j in zip(_TWICE_P, limbs, strict=True)]
-        chosen = [
-            _emit_select(builder, values[0], i, j) for i, j in zip(minus, limbs, strict=True)
-        ]
+        chosen = [_emit_select(builder, values[0], i, j) for i, j in zip(minus, limbs, strict=True)]
         return _pack(builder, chosen)
 
     return ELEMENT(LANES, ELEMENT), generate

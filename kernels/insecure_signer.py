@@ -1,8 +1,9 @@
 """Make many Ed25519 keys and signatures fast, for benchmarks and test data only.
 
 Never use this for a key that guards something: it reads tables at places that depend on secrets,
-so it gives them away to whoever shares the processor, and it wipes nothing. What it makes equals what
-libsodium makes of the same seeds, byte for byte. Where the CPU lacks AVX-512 IFMA, libsodium does.
+so it gives them away to whoever shares the processor, and it wipes nothing. What it makes equals
+what libsodium makes of the same seeds, byte for byte. Where the CPU lacks AVX-512 IFMA, it is
+libsodium that makes it.
 """
 
 from functools import cache
@@ -42,9 +43,7 @@ def insecure_public_keys(seeds: U8, threads: int | None = None) -> U8:
     return out
 
 
-def insecure_sign(
-    seeds: U8, public_keys: U8, messages: U8, threads: int | None = None
-) -> U8:
+def insecure_sign(seeds: U8, public_keys: U8, messages: U8, threads: int | None = None) -> U8:
     """Return the signature of each message by the seed of its row, (n, 64) uint8.
 
     seeds, public_keys: (n, 32), the keys being those of the seeds; messages: (n, m >= 0); uint8.

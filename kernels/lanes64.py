@@ -32,12 +32,8 @@ MASK: Final = ir.VectorType(ir.IntType(1), WIDTH)
 class LanesType(types.Type):  # type: ignore[misc]
     """The type of eight uint64 in one register."""
 
-    def __init__(self) -> None:
-        """Name the type."""
-        super().__init__(name="Lanes")
 
-
-LANES: Final = LanesType()
+LANES: Final = LanesType("Lanes")  # type: ignore[no-untyped-call]  # Numba's base has no types
 
 
 @register_model(LanesType)
@@ -85,9 +81,7 @@ def pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
 
 def load_vector(builder: Any, address: Any, index: int) -> Any:
     """Emit a load of vector `index` from an address that is a multiple of 64."""
-    return builder.load(
-        pointer(builder, address, index * VECTOR_BYTES, VECTOR), align=VECTOR_BYTES
-    )
+    return builder.load(pointer(builder, address, index * VECTOR_BYTES, VECTOR), align=VECTOR_BYTES)
 
 
 def store_vector(builder: Any, value: Any, address: Any, index: int) -> None:
@@ -170,7 +164,8 @@ def lanes_load(typing_context: Any, address: Any) -> Any:
 def lanes_store(typing_context: Any, address: Any, value: Any) -> Any:
     """Write a vector to `address`, a multiple of 64."""
     return void_function(
-        types.void(types.uint64, LANES), lambda builder, place, v: store_vector(builder, v, place, 0)
+        types.void(types.uint64, LANES),
+        lambda builder, place, v: store_vector(builder, v, place, 0),
     )
 
 

@@ -197,9 +197,7 @@ def _emit_is_below(builder: Any, words: list[Any], number: int) -> Any:
     for i, word in enumerate(words):
         part = splat(number >> 64 * i)
         equal = builder.icmp_unsigned("==", word, part)
-        below = builder.or_(
-            builder.icmp_unsigned("<", word, part), builder.and_(equal, below)
-        )
+        below = builder.or_(builder.icmp_unsigned("<", word, part), builder.and_(equal, below))
     return below
 
 

@@ -195,8 +195,8 @@ def _swap_state(typing_context: Any, state: Any) -> Any:
 def hash_rows(rows: Any, length: Any, constants: Any, work: Any, state: Any) -> None:
     """Write 8 vectors to `state`: the digests of eight padded rows as little-endian words.
 
-    rows: where 8 row addresses stand; length: padded bytes of each; constants: where ROUND_CONSTANTS
-    stand; work: WORK_BYTES of scratch. All uint64.
+    rows: where 8 row addresses stand; length: padded bytes of each; constants: where
+    ROUND_CONSTANTS stand; work: WORK_BYTES of scratch. All uint64.
     """
     variables = work + np.uint64(16 * VECTOR_BYTES)
     _start(state)

@@ -10,6 +10,7 @@
 """
 
 import ctypes
+import itertools
 import os
 import sys
 import time
@@ -34,18 +35,16 @@ from kernels.signature_vectors_table import VECTORS
 PathName = Literal["ifma", "libsodium"]
 VARIABLE: Final = "TOS_ED25519"
 
-IFMA_COUNT_MIN: Final = 2
-"""Signatures from which eight lanes, some of them idle, are faster than libsodium."""
 LIBSODIUM_GRAIN: Final = 8
 """Signatures below which a second thread costs more than it brings."""
-IFMA_GRAIN: Final = 3
-"""The same, in groups of eight."""
+HANDOVER_GROUPS: Final = 2
+"""Groups of eight that the calling thread verifies while another one wakes up."""
 
 # Its address is an argument, not a constant, so that compiled code can be cached.
 _LIBRARY = ctypes.CDLL(_sodium.__file__)
-VERIFY_ADDRESS = np.uint64(
-    ctypes.cast(_LIBRARY.crypto_sign_verify_detached, ctypes.c_void_p).value or 0
-)
+_VERIFY = _LIBRARY.crypto_sign_verify_detached
+_VERIFY.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulonglong, ctypes.c_char_p)
+VERIFY_ADDRESS = np.uint64(ctypes.cast(_VERIFY, ctypes.c_void_p).value or 0)
 assert VERIFY_ADDRESS, "PyNaCl's libsodium exports crypto_sign_verify_detached"
 _POINTER_BITS = 8 * ctypes.sizeof(ctypes.c_void_p)
 assert _POINTER_BITS == 64, "kernels pass addresses as 64-bit integers"
@@ -127,16 +126,42 @@ def choose_path() -> PathName:
     return "ifma"
 
 
+def verify_one(public_key: U8, signature: U8, message: U8) -> bool:
+    """Judge a single signature by libsodium, without what it costs to call a kernel.
+
+    public_key, signature, message: any shape, of 32, 64 and m bytes.
+    """
+    text = message.tobytes()
+    verdict = _VERIFY(signature.tobytes(), text, len(text), public_key.tobytes())
+    return bool(verdict == 0)
+
+
+def ifma_ranges(count: int, threads: int) -> list[tuple[int, int]]:
+    """Cut [0, count) into at most `threads` ranges at multiples of 8.
+
+    The first is the caller's own and longer by what another thread loses until it runs.
+    """
+    groups = -(-count // WIDTH)
+    helpers = min(threads - 1, max(0, groups - HANDOVER_GROUPS) // (HANDOVER_GROUPS + 1))
+    share = (groups - HANDOVER_GROUPS * min(helpers, 1)) // (helpers + 1)
+    cuts = [0, *[groups - share * (helpers - i) for i in range(helpers)], groups]
+    return [
+        (WIDTH * start, min(WIDTH * stop, count)) for start, stop in itertools.pairwise(cuts)
+    ]
+
+
 def verify(path: PathName, pool: Pool, public_keys: U8, signatures: U8, messages: U8) -> U8:
     """Return 1 for each valid signature, 0 for the others, (n,) uint8.
 
+    A single one goes to libsodium on any path: from two on, eight lanes, some of them idle, win.
     public_keys: (n, 32), signatures: (n, 64), messages: (n, m), all C-contiguous read-only uint8.
     """
     count = len(public_keys)
+    if count == 1:
+        return np.array([verify_one(public_keys, signatures, messages)], np.uint8)
     out = np.zeros(count, np.uint8)
-    if path == "ifma" and count >= IFMA_COUNT_MIN:
-        groups = pool.ranges(-(-count // WIDTH), grain=IFMA_GRAIN)
-        ranges = [(WIDTH * start, min(WIDTH * stop, count)) for start, stop in groups]
+    if path == "ifma":
+        ranges = ifma_ranges(count, pool.threads)
         pool.run(ed25519.verify_range, ranges, public_keys, signatures, messages, out)
     else:
         ranges = pool.ranges(count, grain=LIBSODIUM_GRAIN)
