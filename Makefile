@@ -19,11 +19,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make venv    install everything that is locked into .venv (again only when it changed)"
-	echo "make run     execute blocks of real and uniform traffic and print transactions per second"
+	echo "make run     execute blocks of real and uniform traffic, check them, print transactions per second"
 	echo "make test    run the tests (TEST_ARGS='-m slow' for the slow ones)"
 	echo "make check   lint, types, import directions, spelling"
-	echo "make bench   run every workload, keep the figures, compare with the last ones kept"
 	echo "make proto   write the protobuf code of the Engine API again, after engine.proto changed"
+	echo "make bench   run every workload and kernel, keep the figures, compare with the last ones kept"
 	echo "make lock    resolve the dependencies again (maintainers)"
 
 # The stamp names what was installed, for which folder: a virtual environment that was copied or
@@ -55,7 +55,7 @@ venv:
 	$(BIN)/python -m $(WARM)
 
 run: venv
-	@$(BIN)/python bench/lanes.py --workload $(WORKLOAD) $(RUN_ARGS)
+	@$(BIN)/python bench/lanes.py --workload $(WORKLOAD) --check $(RUN_ARGS)
 
 test: venv
 	@$(BIN)/python -m pytest -q $(TEST_ARGS)
@@ -74,6 +74,7 @@ bench: venv
 	    $(BIN)/python bench/report.py build/lanes.json build/lanes.new.json
 	fi
 	mv build/lanes.new.json build/lanes.json
+	$(BIN)/python bench/kernels.py --json build/kernels.json
 
 proto: venv
 	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. engine_api/tos/engine.proto

@@ -3,7 +3,7 @@
 Ordinary compiled functions over small arrays, so that a device kernel can call them for one item
 per thread. The bytes are those of the BLAKE3 specification in its three modes, for messages of any
 length, with 32-byte digests. Read `blake3_wide` next for many messages side by side.
-Spec: spec/hashing.md#blake3.
+Spec: spec/README.md#hashing.
 """
 
 from typing import Any, Final

@@ -5,7 +5,7 @@ its digests are written back as rows. A group that is not full repeats its last 
 are written to the same place twice. Rows of more than one chunk are hashed one at a time, WIDTH
 chunks and then WIDTH parents side by side. `merkle`, `transaction_hash` and `receipt_hash` use the
 same groups. Results equal `blake3.hash_rows_scalar` bit for bit.
-Spec: spec/hashing.md#blake3.
+Spec: spec/README.md#hashing.
 """
 
 from typing import Final

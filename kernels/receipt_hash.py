@@ -1,7 +1,7 @@
 """Leaves of the receipts tree, hashed from columns: no 64-byte receipt is ever written.
 
 A receipt is one block: transaction hash 32 | status u8 | kind u8 | 6 zero | units u64 = 0 |
-fee u64 | 8 zero. Spec: spec/block.md#receipts.
+fee u64 | 8 zero. Spec: spec/receipts.md.
 """
 
 from typing import Final

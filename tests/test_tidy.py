@@ -154,6 +154,23 @@ def test_no_machine_is_named(path: Path) -> None:
     assert found is None, f"{found.group()} in {name(path)}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Return what can stand behind `#` in a reference to a page of the specification."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", files(".py", ".md"), ids=name)
+def test_references_to_the_specification_lead_somewhere(path: Path) -> None:
+    """Every page and heading of `spec/` that code or a page names exists."""
+    for page, anchor in re.findall(r"spec/(\w+\.md)(?:#([\w-]+))?", path.read_text()):
+        assert (REPOSITORY / "spec" / page).is_file(), page
+        assert not anchor or anchor in anchors(REPOSITORY / "spec" / page), f"{page}#{anchor}"
+    if path.parent.name == "spec":
+        for page, anchor in re.findall(r"\]\((\w+\.md)(?:#([\w-]+))?\)", path.read_text()):
+            assert not anchor or anchor in anchors(path.parent / page), f"{page}#{anchor}"
+
+
 def makefile_targets() -> set[str]:
     """Return what `make` can be asked for."""
     text = (REPOSITORY / "Makefile").read_text()

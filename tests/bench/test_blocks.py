@@ -35,7 +35,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def test_the_oracle_accepts_the_blocks(name: str) -> None:
     """Lanes, nonces, keys and balances are such that no transaction is refused."""
     made = workload(name)
-    assert len(oracle_blocks(made, is_signed=False)) == 2
+    assert len(oracle_blocks(made, 2, is_signed=False)) == 2
     assert made.lane_counts[0] == len(np.unique(made.payments.source[:60]))
 
 
@@ -48,7 +48,7 @@ def test_signatures_are_real() -> None:
         message = made.transaction_domain + parts[row].tobytes()
         key = nacl.signing.VerifyKey(batch.columns.sender[row].tobytes())
         key.verify(message, batch.columns.signature[row].tobytes())
-    assert len(oracle_blocks(made, is_signed=True)) == 2
+    assert len(oracle_blocks(made, 2, is_signed=True)) == 2
 
 
 def test_signed_parts_and_domain_are_the_specifications() -> None:

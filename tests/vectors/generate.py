@@ -95,7 +95,33 @@ def block(name: str, payload: bytes, height: int = 1) -> dict[str, Any]:
         return {**case, "reason": refusal.reason, "position": refusal.position}
     fields = ("statuses", "transactions_root", "receipts_hash", "state_hash")
     outcome = {field: getattr(done, field) for field in fields}
-    return {**case, **outcome, "after": records(done.accounts)}
+    made = header(payload, done, height)
+    named = {"header": made, "block_hash": oracle.block_hash(made)}
+    return {**case, **outcome, "after": records(done.accounts), **named}
+
+
+def header(payload: bytes, done: Any, height: int) -> bytes:
+    """Return the header of a block on genesis, proposed and decided by the first signer alone."""
+    return bytes(
+        oracle.encode_header(
+            {
+                "version": 1,
+                "chain_id": CHAIN_ID,
+                "height": height,
+                "parent_hash": GENESIS_HASH,
+                "timestamp_ms": 1_700_000_000_000 + height,
+                "proposer": KEYS[0],
+                "fee_recipient": FEE_RECIPIENT,
+                "validator_set_id": oracle.validator_set_id([(KEYS[0], 1)]),
+                "payload_commitment": oracle.payload_commitment(payload),
+                "payload_bytes": len(payload),
+                "transaction_count": len(done.statuses),
+                "transactions_root": done.transactions_root,
+                "state_hash": done.state_hash,
+                "receipts_hash": done.receipts_hash,
+            }
+        )
+    )
 
 
 def records(made: list[Any]) -> list[bytes]:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.codec import payload_commitment
 from engine.errors import Reason
+from engine.header import Header
 from kernels.backend import open_backend
 from tests.engine.ledgers import engine_result, open_state
 from tests.vectors import generate
@@ -46,6 +48,16 @@ def test_the_engine_gives_the_vectors(arm: Any, threads: int, name: str) -> None
         expected = [case[key] for key in (keys if "statuses" in case else ("reason", "position"))]
         assert generate.plain(result) == expected, case["name"]
     backend.close()
+
+
+def test_headers_of_the_vectors() -> None:
+    """Each published block's header has its published hash and its payload's commitment."""
+    for case in read("blocks"):
+        header = Header.decode(bytes.fromhex(case["header"]))
+        assert header.block_hash().hex() == case["block_hash"]
+        assert header.encode().hex() == case["header"]
+        assert header.state_hash.hex() == case["state_hash"]
+        assert payload_commitment(bytes.fromhex(case["payload"])) == header.payload_commitment
 
 
 def test_the_backend_judges_signatures_as_published() -> None:
