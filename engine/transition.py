@@ -24,6 +24,11 @@ from kernels.layout import U8, Changes, Columns, Rules, Walk
 
 IsVerified = Callable[[U8], NDArray[np.bool_]]
 """(n, 32) transaction hashes -> (n,) bool: whose signature this process has verified before."""
+MarkVerified = Callable[[U8], None]
+"""Is given the (m, 32) transaction hashes whose signatures were found valid."""
+
+STOPPABLE_STAGES = frozenset({"decode", "lookup", "execute", "hash", "verify", "settle"})
+"""Before these nothing is written yet: whoever is told of a stage's beginning may raise."""
 
 
 class LedgerRules(NamedTuple):
@@ -66,13 +71,27 @@ class StageTimer:
     """Nanoseconds per stage, added up over calls."""
 
     ns: dict[str, int] = field(default_factory=dict)
+    before: Callable[[str], None] | None = None
+    """is told each of STOPPABLE_STAGES before it begins, and may raise"""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block under `with` to the stage `name`."""
+        if self.before is not None and name in STOPPABLE_STAGES:
+            self.before(name)
         start = time.perf_counter_ns()
         yield
         self.ns[name] = self.ns.get(name, 0) + time.perf_counter_ns() - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a payload is executed; nothing of it shows in a result."""
+
+    timer: StageTimer = field(default_factory=StageTimer)
+    is_verified: IsVerified | None = None
+    """None: every signature is verified"""
+    mark_verified: MarkVerified | None = None
 
 
 def all_verified(hashes: U8) -> NDArray[np.bool_]:
@@ -87,13 +106,15 @@ def execute_payload(
     *,
     timer: StageTimer | None = None,
     is_verified: IsVerified | None = None,
+    execution: Execution | None = None,
 ) -> Outcome:
     """Execute `payload` on `state` and leave the result in it.
 
-    With `is_verified` None every signature is verified. Raises InvalidPayload with the first
-    defect in canonical order; the state is then what it was.
+    With `is_verified` None every signature is verified; `execution` says both and more. Raises
+    InvalidPayload with the first defect in canonical order; the state is then what it was.
     """
-    timer = timer or StageTimer()
+    execution = execution or Execution(timer=timer or StageTimer(), is_verified=is_verified)
+    timer = execution.timer
     accounts, backend = state.accounts, state.backend
     with timer.stage("decode"):
         batch = decode_payload(payload, context.limits)
@@ -107,8 +128,7 @@ def execute_payload(
         hashes = backend.hash_transactions(columns)
         transactions_root = receipts.transactions_root(backend, hashes, offsets)
     with timer.stage("verify"):
-        known = np.zeros(len(hashes), np.bool_) if is_verified is None else is_verified(hashes)
-        _refuse_first_defect(state, batch, walk, known, context.transaction_domain)
+        _refuse_first_defect(state, batch, walk, hashes, context.transaction_domain, execution)
     with timer.stage("settle"):
         changes = accounts.settle(
             columns, offsets, senders, recipients, walk, context.fee_recipient, rules
@@ -136,13 +156,16 @@ def execute_payload(
 
 
 def _refuse_first_defect(
-    state: State, batch: Batch, walk: Walk, known: NDArray[np.bool_], domain: bytes
+    state: State, batch: Batch, walk: Walk, hashes: U8, domain: bytes, execution: Execution
 ) -> None:
     """Raise for the earliest of the walk's defect and the first bad signature.
 
     A signature is the last check of a transaction, so at one position the walk's defect counts.
     """
     position, code = walk.defect_index, walk.defect
+    known = np.zeros(len(hashes), np.bool_)
+    if execution.is_verified is not None:
+        known = execution.is_verified(hashes)
     end = position if code != layout.NO_DEFECT else len(known)
     unknown = np.flatnonzero(~known[:end])
     if len(unknown):
@@ -152,7 +175,9 @@ def _refuse_first_defect(
         verdicts = state.backend.verify_signatures(
             columns.sender, columns.signature, signed_messages(columns, domain)
         )
-        bad = np.flatnonzero(~verdicts)
+        if execution.mark_verified is not None:
+            execution.mark_verified(hashes[unknown[verdicts != 0]])
+        bad = np.flatnonzero(verdicts == 0)
         if len(bad):
             position, code = int(unknown[bad[0]]), layout.SIGNATURE
     if code != layout.NO_DEFECT:
