@@ -180,11 +180,19 @@ class Chain:
             node = self._nodes[node.parent_hash]
         return found[::-1]
 
-    def revive(self, node: Node, payload: bytes | memoryview, context: BlockContext) -> None:
+    def revive(
+        self,
+        node: Node,
+        payload: bytes | memoryview,
+        context: BlockContext,
+        execution: Execution | None = None,
+    ) -> None:
         """Execute a block again whose results were dropped, and stand on it."""
         assert node.block_hash not in self._outcomes, "only dropped results are made again"
         self.switch(node.parent_hash)
-        outcome = execute_payload(self.state, payload, context, is_verified=all_verified)
+        outcome = execute_payload(
+            self.state, payload, context, is_verified=all_verified, execution=execution
+        )
         assert outcome.state_hash == node.state_hash, "a block has one result"
         self._outcomes[node.block_hash] = outcome
         self.position = node

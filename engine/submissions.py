@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from engine.columns import RESERVED, from_records, signed_messages, take
 from engine.constants import TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
 from engine.verified import VerifiedMarks
+from engine.writer import POLL_MS, seconds
+from engine_api.protocol import NS_PER_MS
 from engine_api.types import SubmitResult
 from kernels.backend import Backend
 from kernels.layout import U8, Columns
@@ -25,7 +27,6 @@ PASSED_OVER_MAX = 16
 """Builds that may find a record of no use before it is dropped; it may be submitted again."""
 QUARANTINE_MAX = 4_096
 """Hashes that the serial arm refused and that are not taken again; the oldest is forgotten."""
-MS_PER_S = 1_000
 
 
 class Submissions:
@@ -36,12 +37,16 @@ class Submissions:
         *,
         chain_id: int,
         domain: bytes,
-        backend: Backend,
+        backend: Callable[[], Backend],
         marks: VerifiedMarks,
         records_max: int = QUEUE_RECORDS_MAX,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Start empty. domain: what every signature of the chain covers first, 32 bytes."""
+        """Start empty.
+
+        domain: what every signature of the chain covers first, 32 bytes; backend: says on which
+        one to hash and verify at present.
+        """
         self._chain_id = chain_id
         self._domain = domain
         self._backend = backend
@@ -58,10 +63,6 @@ class Submissions:
         """Count the records that wait."""
         return self._count
 
-    def use_backend(self, backend: Backend) -> None:
-        """Verify and hash on another backend from now on."""
-        self._backend = backend
-
     def submit(self, batch: bytes | memoryview) -> bytes:
         """Take records of 192 bytes, one after another; return a SubmitResult for each."""
         records = np.frombuffer(batch, np.uint8).reshape(-1, TRANSACTION_BYTES)
@@ -74,7 +75,7 @@ class Submissions:
         if not len(rows):
             return results.tobytes()
         columns = from_records(records[rows])
-        hashes = self._backend.hash_transactions(columns)
+        hashes = self._backend().hash_transactions(columns)
         is_good = self._verify(columns, hashes) & ~self._is_quarantined(hashes)
         rows, hashes = rows[is_good], hashes[is_good]
         with self._condition:
@@ -90,15 +91,15 @@ class Submissions:
         results[rows] = SubmitResult.QUEUED
         return results.tobytes()
 
-    def wait(self, timeout_ms: int) -> None:
-        """Return as soon as a record waits, at the latest after `timeout_ms`."""
-        end_ns = self._clock_ns() + timeout_ms * 1_000_000
+    def wait(self, timeout_ms: int, is_over: Callable[[], bool] = bool) -> None:
+        """Return as soon as a record waits or nobody does, at the latest after `timeout_ms`."""
+        end_ns = self._clock_ns() + timeout_ms * NS_PER_MS
         with self._condition:
             while not self._count:
                 left_ns = end_ns - self._clock_ns()
-                if left_ns <= 0:
+                if left_ns <= 0 or is_over():
                     return
-                self._condition.wait(left_ns / 1_000_000_000)
+                self._condition.wait(seconds(min(POLL_MS, left_ns // NS_PER_MS + 1)))
 
     def peek(self, count: int) -> tuple[Columns, U8]:
         """Return up to `count` of the oldest records as columns, and their hashes (n, 32)."""
@@ -152,7 +153,7 @@ class Submissions:
         unknown = np.flatnonzero(~is_good)
         if len(unknown):
             part = take(columns, unknown)
-            verdicts = self._backend.verify_signatures(
+            verdicts = self._backend().verify_signatures(
                 part.sender, part.signature, signed_messages(part, self._domain)
             )
             is_good[unknown] = verdicts != 0

@@ -20,7 +20,7 @@ from engine.columns import signed_messages, take
 from engine.errors import TRANSACTION_REASON_BASE, InvalidPayload, Reason
 from engine.state import State
 from kernels import layout
-from kernels.layout import U8, Changes, Columns, Rules, Walk
+from kernels.layout import U8, U32, Changes, Columns, Rules, Walk
 
 IsVerified = Callable[[U8], NDArray[np.bool_]]
 """(n, 32) transaction hashes -> (n,) bool: whose signature this process has verified before."""
@@ -51,6 +51,15 @@ class BlockContext:
     limits: PayloadLimits
 
 
+class Parties(NamedTuple):
+    """The accounts that each transaction of a payload moved."""
+
+    senders: U32
+    """(n,) uint32 account slots"""
+    recipients: U32
+    """(n,) uint32 account slots, NO_SLOT where there is no account after the block either"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a payload came to; its changes stand in the state."""
@@ -64,6 +73,8 @@ class Outcome:
     state_hash: bytes
     changes: Changes
     fee_total: int
+    parties: Parties | None = None
+    """None unless it was asked for"""
 
 
 @dataclass(slots=True)
@@ -92,6 +103,8 @@ class Execution:
     is_verified: IsVerified | None = None
     """None: every signature is verified"""
     mark_verified: MarkVerified | None = None
+    keeps_parties: bool = False
+    """whether the outcome says which accounts each transaction moved"""
 
 
 def all_verified(hashes: U8) -> NDArray[np.bool_]:
@@ -137,6 +150,10 @@ def execute_payload(
             maximum = context.rules.accounts_max
             detail = f"the chain holds at most {maximum} accounts and this payload needs more"
             raise InvalidPayload(Reason.ACCOUNTS_EXCEEDED, None, detail)
+    parties = None
+    if execution.keeps_parties:
+        with timer.stage("parties"):
+            parties = _parties(state, batch, senders, recipients)
     with timer.stage("receipts"):
         receipts_hash = receipts.receipts_hash(
             backend, hashes, walk.statuses, columns.kind, columns.fee
@@ -152,7 +169,17 @@ def execute_payload(
         state_hash=state_hash,
         changes=changes,
         fee_total=walk.fee_total,
+        parties=parties,
     )
+
+
+def _parties(state: State, batch: Batch, senders: U32, recipients: U32) -> Parties:
+    """Return the slots of each transaction; those of accounts that the block created are new."""
+    created = np.flatnonzero(recipients == layout.NO_SLOT)
+    if len(created):
+        recipients = recipients.copy()
+        recipients[created] = state.accounts.lookup(batch.columns.recipient[created])
+    return Parties(np.repeat(senders, np.diff(batch.lane_offsets)), recipients)
 
 
 def _refuse_first_defect(

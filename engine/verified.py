@@ -47,9 +47,7 @@ class VerifiedMarks:
         if len(hashes):
             words = key_words(hashes)
             with self._mutex:
-                marks.find_marks(
-                    self._tags, self._kept, self._secret, words, found, 0, len(hashes)
-                )
+                marks.find_marks(self._tags, self._kept, self._secret, words, found, 0, len(hashes))
         return found.view(np.bool_)
 
     def mark(self, hashes: U8) -> None:
