@@ -3,6 +3,7 @@
 Spec: spec/storage.md#disk-use.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -28,6 +29,7 @@ class DiskUse:
     rows: int
     snapshots: int
     indexes: int
+    bad_blocks: int
     max_disk_bytes: int | None
     free: int
     """of the file system, for this user"""
@@ -35,7 +37,8 @@ class DiskUse:
     @property
     def total(self) -> int:
         """Return what counts against max_disk_bytes."""
-        return self.blocks + self.history + self.rows + self.snapshots + self.indexes
+        derived = self.rows + self.snapshots + self.indexes
+        return self.blocks + self.history + derived + self.bad_blocks
 
 
 def check_room(folder: Path, use: DiskUse, needed: int, spare: int, free_bytes_min: int) -> None:
@@ -58,6 +61,16 @@ def free_bytes(folder: Path) -> int:
     """Return the bytes that this user may still write to the file system."""
     status = os.statvfs(folder)
     return status.f_bavail * status.f_frsize
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of the files in a folder, whatever others do to them meanwhile."""
+    total = 0
+    for path in folder.iterdir():
+        # A file that was renamed or removed since is counted next time.
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def write_all(file: int, parts: Sequence[bytes | memoryview], offset: int) -> None:

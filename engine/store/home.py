@@ -24,7 +24,11 @@ STORE_VERSION = 1
 FORMAT_MAGIC = b"TOSHOME\0"
 FORMAT_NAME = "FORMAT"
 LOCK_NAME = "LOCK"
-FOLDERS = ("genesis", "rows", "blocks", "history", "snapshots", "transactions", "accounts")
+FOLDERS = (
+    "genesis", "rows", "blocks", "history", "snapshots", "transactions", "accounts", "bad_blocks",
+)  # fmt: skip
+OTHERS = frozenset({LOCK_NAME, f"{FORMAT_NAME}.tmp", "node.toml"})
+"""What may stand in a folder that becomes a home."""
 _FORMAT = struct.Struct("<8sII32s")
 _KEY = context_key("tos store home v1")
 
@@ -42,7 +46,7 @@ def create_home(folder: Path, genesis: Genesis) -> None:
                 "home_exists", folder, "a chain lives here already", "a home is made once",
                 "start with `run`, or choose another folder",
             )  # fmt: skip
-        if strange := sorted(names - {*FOLDERS, LOCK_NAME, f"{FORMAT_NAME}.tmp"}):
+        if strange := sorted(names - OTHERS.union(FOLDERS)):
             raise _refused(
                 "home_not_empty", folder, f"the folder holds {strange[0]!r}",
                 "a home is made in an empty folder", "choose an empty or a new folder",

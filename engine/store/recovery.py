@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from engine.header import Header
-from engine.store.blocks import header_of
+from engine.store.blocks import PAYLOAD_START, header_of
 from engine.store.errors import StoreDamaged, damaged
 from engine.store.rows import BlockRow, Pointer, Rows, RowsDamaged, Writer
 from engine.store.rows_check import check_rows
@@ -55,6 +55,7 @@ def recover(rows: Rows, blocks: SegmentLog, history: SegmentLog, genesis_hash: b
             found[log.kind], cut = cut_torn_tail(log, ends[log.kind])
         if cut:
             notices.append(f"{log.folder}: cut {cut} bytes of records that were never finished")
+    abandoned: list[tuple[bytes, BlockRow]] = []
     with rows.write() as writer:
         if is_new:
             root = Pointer(height=0, block_hash=genesis_hash)
@@ -65,9 +66,11 @@ def recover(rows: Rows, blocks: SegmentLog, history: SegmentLog, genesis_hash: b
             _take_in_blocks(writer, blocks, found[LogKind.BLOCKS])
         else:
             _take_in_blocks(writer, blocks, found[LogKind.BLOCKS])
-            _finalize_found(writer, history, found[LogKind.HISTORY])
+            abandoned = _finalize_found(writer, history, found[LogKind.HISTORY])
         writer.set_durable_end(LogKind.BLOCKS, blocks.end)
         writer.set_durable_end(LogKind.HISTORY, history.end)
+    for _, row in abandoned:
+        blocks.reclaim(row.payload, PAYLOAD_START)
     taken = sum(len(records) for records in found.values())
     if taken and not is_new:
         notices.append(f"took in {taken} whole records that had not been answered for")
@@ -160,8 +163,11 @@ def _take_in_blocks(writer: Writer, blocks: SegmentLog, records: list[Record]) -
             writer.put_block(record.block_hash, row)
 
 
-def _finalize_found(writer: Writer, history: SegmentLog, records: list[Record]) -> None:
-    """Finish finalizations that were synced but whose rows were not committed."""
+def _finalize_found(
+    writer: Writer, history: SegmentLog, records: list[Record]
+) -> list[tuple[bytes, BlockRow]]:
+    """Finish finalizations that were synced but not committed; return what they abandon."""
+    abandoned = []
     for record in records:
         finalized = writer.pointer(FINALIZED)
         row = writer.block(record.block_hash)
@@ -174,7 +180,8 @@ def _finalize_found(writer: Writer, history: SegmentLog, records: list[Record]) 
         writer.put_block(record.block_hash, replace(row, history=record.location, header=data))
         newest = Pointer(height=record.height, block_hash=record.block_hash)
         writer.set_pointer(FINALIZED, newest)
-        forget_abandoned(writer, newest)
+        abandoned += forget_abandoned(writer, newest)
+    return abandoned
 
 
 def forget_abandoned(writer: Writer, finalized: Pointer) -> list[tuple[bytes, BlockRow]]:

@@ -194,9 +194,12 @@ class SortedRuns:
             self._merger.shutdown()
 
     def _due(self) -> Sequence[Run]:
-        """Return FANOUT neighbours of one level, the newest such group, or none."""
+        """Return FANOUT neighbours of one level, or none.
+
+        The oldest such group: newer ones would leave single runs behind that nobody merges.
+        """
         runs = self._runs
-        for start in range(len(runs) - FANOUT, -1, -1):
+        for start in range(len(runs) - FANOUT + 1):
             group = runs[start : start + FANOUT]
             if _is_row(group) and len({run.level for run in group}) == 1:
                 return group

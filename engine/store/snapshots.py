@@ -13,6 +13,7 @@ from engine.header import Header
 from engine.state import State
 from engine.store.blocks import PAYLOAD_START
 from engine.store.config import SNAPSHOTS_KEPT
+from engine.store.disk import folder_bytes
 from engine.store.errors import StoreDamaged, StoreError, damaged
 from engine.store.history import History, HistoryError, decode_history
 from engine.store.rows import BlockRow, Pointer, Rows
@@ -50,8 +51,6 @@ class Snapshots:
         self._genesis_hash = genesis_hash
         self._rows = rows
         self._history = history
-        for path in self.folder.glob("*.tmp"):
-            path.unlink()
         self._known: list[Snapshot] = []
         self.refresh()
 
@@ -63,10 +62,12 @@ class Snapshots:
     @property
     def disk_bytes(self) -> int:
         """Bytes of all files, one in the making included."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        return folder_bytes(self.folder)
 
     def refresh(self) -> None:
-        """Look at the folder again and remove all but the newest good ones."""
+        """Look at the folder again, while none is made, and keep the newest good ones alone."""
+        for path in self.folder.glob("*.tmp"):
+            path.unlink()
         self._known = []
         for path in list_snapshots(self.folder):
             if len(self._known) == SNAPSHOTS_KEPT:

@@ -24,14 +24,14 @@ from engine.header import Header
 from engine.store import indexes
 from engine.store.blocks import PAYLOAD_START, body_parts, read_transaction
 from engine.store.config import StoreConfig
-from engine.store.disk import DiskUse, check_room, free_bytes
-from engine.store.errors import StoreFull, full, not_final, parent_unknown, store_failed
+from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
+from engine.store.errors import StoreFull, full, not_final, parent_unknown, store_failed, unwritable
 from engine.store.genesis_copy import read_genesis
 from engine.store.history import History, delta_of, encode_history
 from engine.store.home import HomeLock, check_chain, create_home, read_format
 from engine.store.indexes import HistoryPage, Place
 from engine.store.recovery import FINALIZED, HEAD, forget_abandoned, open_rows, recover
-from engine.store.rows import BlockRow, Pointer, Reader, Writer
+from engine.store.rows import BlockRow, Pointer, Reader
 from engine.store.runs import SortedRuns
 from engine.store.segment import LogKind, Position, SegmentLog, record_bytes
 from engine.store.snapshots import LoadedState, Snapshots, read_history
@@ -69,24 +69,29 @@ class Store:
         if defect is not None:
             self._notices.append(f"made the rows anew from the segments: {defect}")
         try:
-            self._notices += recover(self._rows, self._blocks, self._history, genesis_hash)
+            self._open_parts()
         except BaseException:
             self._rows.close()
             raise
-        with self._rows.read() as reader:
-            self._known = {item.block_hash: item.height for item in reader.unfinalized()}
-            self._finalized, self._head = _pointers(reader)
-        self._snapshots = Snapshots(home, genesis_hash, self._rows, self._history)
-        self._transactions = SortedRuns(home / "transactions", genesis_hash)
-        self._accounts = SortedRuns(home / "accounts", genesis_hash)
-        self._upkeep = Upkeep(
-            config, self._rows, (self._blocks, self._history), self._snapshots,
-            (self._transactions, self._accounts), self.disk_use,
-        )  # fmt: skip
         self._mutex = threading.Lock()
         self._pending: dict[bytes, AppendTicket] = {}
         self._appender = ThreadPoolExecutor(1, thread_name_prefix="append")
         self._failed: BaseException | None = None
+
+    def _open_parts(self) -> None:
+        """Make rows and logs agree, then open what is derived."""
+        home, chain = self.home, self.genesis_hash
+        self._notices += recover(self._rows, self._blocks, self._history, chain)
+        with self._rows.read() as reader:
+            self._known = {item.block_hash: item.height for item in reader.unfinalized()}
+            self._finalized, self._head = _pointers(reader)
+        self._snapshots = Snapshots(home, chain, self._rows, self._history)
+        self._transactions = SortedRuns(home / "transactions", chain)
+        self._accounts = SortedRuns(home / "accounts", chain)
+        self._upkeep = Upkeep(
+            self.config, self._rows, (self._blocks, self._history), self._snapshots,
+            (self._transactions, self._accounts), self.disk_use,
+        )  # fmt: skip
 
     @staticmethod
     def create(home: Path, genesis: Genesis) -> None:
@@ -108,8 +113,10 @@ class Store:
         lock = HomeLock(home)
         try:
             return cls(home, config or StoreConfig(), lock, found)
-        except BaseException:
+        except BaseException as error:
             lock.release()
+            if isinstance(error, PermissionError):
+                raise unwritable(home, error) from error
             raise
 
     @property
@@ -179,6 +186,7 @@ class Store:
             with contextlib.suppress(StoreFull):
                 ticket.wait()
         rows = self._rows_of(blocks)
+        finalized, followed = self._pointers_after(blocks, rows, head)
         bodies = [
             body_parts(row.header, encode_history(delta_of(block.changes), block.statuses))
             for block, row in zip(blocks, rows, strict=True)
@@ -196,12 +204,14 @@ class Store:
                 with self._rows.write() as writer:
                     for block, row, place in zip(blocks, rows, locations, strict=True):
                         writer.put_block(block.block_hash, replace(row, history=place))
-                    abandoned = self._set_pointers(writer, blocks, rows, head)
+                    writer.set_pointer(FINALIZED, finalized)
+                    writer.set_pointer(HEAD, followed)
+                    abandoned = forget_abandoned(writer, finalized)
                     writer.set_durable_end(LogKind.HISTORY, self._history.end)
             except StoreFull:
                 self._cut(self._history, begin)
                 raise
-            except OSError as error:
+            except BaseException as error:
                 self._failed = error
                 raise
             with self._rows.read() as reader:
@@ -321,6 +331,7 @@ class Store:
             rows=self._rows.disk_bytes,
             snapshots=self._snapshots.disk_bytes,
             indexes=self._transactions.disk_bytes + self._accounts.disk_bytes,
+            bad_blocks=folder_bytes(self.home / "bad_blocks"),
             max_disk_bytes=self.config.max_disk_bytes,
             free=free_bytes(self.home),
         )
@@ -409,22 +420,21 @@ class Store:
                 parent = Pointer(height=row.height, block_hash=block.block_hash)
         return rows
 
-    def _set_pointers(
-        self, writer: Writer, blocks: Sequence[FinalBlock], rows: list[BlockRow], head: bytes | None
-    ) -> list[tuple[bytes, BlockRow]]:
-        """Move `finalized` and `head` and return the blocks that are abandoned."""
+    def _pointers_after(
+        self, blocks: Sequence[FinalBlock], rows: list[BlockRow], head: bytes | None
+    ) -> tuple[Pointer, Pointer]:
+        """Return `finalized` and `head` as they will be; raises StoreError for an unknown head."""
         finalized = self.finalized
         if blocks:
             finalized = Pointer(height=rows[-1].height, block_hash=blocks[-1].block_hash)
-            writer.set_pointer(FINALIZED, finalized)
-        if head is not None and head != finalized.block_hash:
-            row = writer.block(head)
-            if row is None:
-                raise not_final(self.home, head, finalized.height)
-            writer.set_pointer(HEAD, Pointer(height=row.height, block_hash=head))
-        elif head is not None:
-            writer.set_pointer(HEAD, finalized)
-        return forget_abandoned(writer, finalized) if blocks else []
+        if head is None:
+            return finalized, self.head
+        if head == finalized.block_hash:
+            return finalized, finalized
+        height = self._known.get(head, 0)
+        if height <= finalized.height:
+            raise not_final(self.home, head, finalized.height)
+        return finalized, Pointer(height=height, block_hash=head)
 
     def _check_room(self, needed: int, spare: int) -> None:
         whole = needed + ROWS_SPARE_BYTES

@@ -64,7 +64,10 @@ class Upkeep:
                 self.notices.append(f"no snapshot of height {finalized.height}: {error}")
         self.prune(finalized)
         for runs in self._runs:
-            runs.start_merge()
+            try:
+                runs.start_merge()
+            except StoreError as error:
+                self.notices.append(f"{runs.folder}: not merged: {error}")
 
     def newest_snapshot_height(self) -> int:
         """Return the height of the newest snapshot, 0 if there is none."""
@@ -99,10 +102,10 @@ class Upkeep:
         report = task.wait()
         self._task = None
         self._tried_height = task.height
+        self._snapshots.refresh()
         if report.stage != "done":
             self.notices.append(f"no snapshot of height {task.height}: {report.error}")
             return False
-        self._snapshots.refresh()
         return True
 
     def payloads_from(self, finalized: Pointer) -> int:
