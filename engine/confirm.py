@@ -103,7 +103,7 @@ def confirm(suspect: Suspect, backend: Backend, marks: VerifiedMarks) -> Confirm
 
 def judgement_of(arm: str, refusal: InvalidPayload | None, outcome: Outcome | None) -> Judgement:
     """Return what one arm said, for a person."""
-    said = Judgement(
+    return Judgement(
         arm=arm,
         verdict="VALID" if refusal is None else "INVALID",
         reason="" if refusal is None else refusal.reason.name,
@@ -113,7 +113,6 @@ def judgement_of(arm: str, refusal: InvalidPayload | None, outcome: Outcome | No
         receipts_hash="" if outcome is None else outcome.receipts_hash.hex(),
         state_hash="" if outcome is None else outcome.state_hash.hex(),
     )
-    return said
 
 
 def _difference(suspect: Suspect, refusal: InvalidPayload | None) -> str:

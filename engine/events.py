@@ -17,7 +17,7 @@ class BlockExecuted:
     transaction_count: int
     payload_bytes: int
     stage_ns: Mapping[str, int]
-    """nanoseconds per stage of execution, of `commitment`, and of `append` (waiting for the disk)"""
+    """nanoseconds per stage of execution, and of `commitment` and `append` (the disk)"""
     total_ns: int
     is_own: bool
     """it was built here, and not executed again"""

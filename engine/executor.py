@@ -19,7 +19,8 @@ from engine.events import BlockExecuted, Finalized, Notice, PathDisabled, Report
 from engine.genesis import Genesis, transaction_domain
 from engine.header import Header
 from engine.own_builds import OwnBuild, OwnBuilds
-from engine.store.store import AppendTicket, FinalBlock, Store
+from engine.store.store import Store
+from engine.store.values import AppendTicket, FinalBlock
 from engine.transition import (
     BlockContext,
     Execution,
@@ -232,7 +233,6 @@ class Executor:
                     timestamp_ms=fields.timestamp_ms,
                 )
         except InvalidPayload as refusal:
-            self.builds.forget(fields)
             return self._refused(parent, fields, header, payload, refusal, own is not None)
         self._commitments[fields.payload_commitment] = name
         self._trim()

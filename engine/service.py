@@ -25,7 +25,8 @@ from engine.header import Header
 from engine.indexer import Indexer
 from engine.recovery import recover
 from engine.store.errors import StoreFull
-from engine.store.store import Store, StoredBlock
+from engine.store.store import Store
+from engine.store.values import StoredBlock
 from engine.submissions import QUEUE_RECORDS_MAX, Submissions
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.writer import Writer
@@ -257,15 +258,16 @@ class Service:
             self._write("the serial arm took over", work, NEVER)
         if said.refusal is None:
             return None
-        if suspect.is_own:
-            self._quarantine(suspect, said.refusal)
+        if suspect.is_own and said.refusal.position is not None:
+            work = partial(self._quarantine, suspect, said.refusal.position)
+            self._write("a transaction was quarantined", work, NEVER)
         self._report_invalid(suspect.fields, said.refusal, kept_in)
         return refused(said.refusal, suspect.parent.block_hash)
 
-    def _quarantine(self, suspect: confirm.Suspect, refusal: InvalidPayload) -> None:
+    def _quarantine(self, suspect: confirm.Suspect, position: int) -> None:
         """Never build again with the transaction for which an own build was refused."""
-        if refusal.position is not None:
-            self._builder.quarantine(suspect.payload, refusal.position)
+        self._executor.builds.forget(suspect.fields)
+        self._builder.quarantine(suspect.payload, position)
 
     def _keep_bad(self, suspect: confirm.Suspect, said: confirm.Confirmation) -> str:
         """Keep a block that one arm refused; what goes wrong here changes no verdict."""
