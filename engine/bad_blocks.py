@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 BAD_BLOCKS_MAX = 16
-FOLDER_NAME = "bad_blocks"
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +33,7 @@ class BadBlocks:
 
     def __init__(self, home: Path, room_bytes: Callable[[], int]) -> None:
         """Keep blocks under `home`; `room_bytes` says how many bytes may be written at present."""
-        self.folder = home / FOLDER_NAME
+        self.folder = home / "bad_blocks"
         self._room_bytes = room_bytes
 
     def keep(

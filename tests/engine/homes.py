@@ -1,4 +1,4 @@
-"""Homes with a service in them, and blocks for them that the oracle made: real keys, real results."""
+"""Homes with a service in them, and blocks for them that the oracle made: real keys and results."""
 
 import functools
 from collections.abc import Callable, Sequence
