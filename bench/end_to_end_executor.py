@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +56,11 @@ class Recorder:
             os._exit(1)
 
 
+def tell_failure(method: str, error: Exception) -> None:
+    """Say what the server could not answer."""
+    sys.stderr.write(f"{method}: {error!r}\n")
+
+
 def main(source: IO[str], target: IO[str]) -> int:
     """Serve until the input ends."""
     arguments = json.loads(source.readline())
@@ -68,20 +74,21 @@ def main(source: IO[str], target: IO[str]) -> int:
         service,
         f"{UNIX}{arguments['socket']}",
         payload_bytes_max=service.payload_bytes_max,
-        report=lambda method, error: sys.stderr.write(f"{method}: {error!r}\n"),
+        report=tell_failure,
     )
     with server:
         target.write("ready\n")
         target.flush()
-        before = _written_bytes()
+        before, cpu_before = _written_bytes(), time.process_time_ns()
         source.read()
-        after = _written_bytes()
+        after, cpu_after = _written_bytes(), time.process_time_ns()
     service.wait_indexed()
     use = store.disk_use()
     service.close()
     store.close()
     answer = {
         "written_bytes": after - before,
+        "cpu_ns": cpu_after - cpu_before,
         "log_bytes": use.blocks + use.history,
         "index_bytes": use.indexes,
         "stages": [dict(event.stage_ns) for event in recorder.executed],

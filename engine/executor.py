@@ -81,7 +81,10 @@ def open_chain(store: Store, backend: Backend) -> tuple[Chain, int]:
 
     Raises StoreError where no way leads to the finalized state_hash.
     """
-    loaded = store.load_state(backend)
+    final = store.history(store.finalized.block_hash)
+    count = len(store.genesis.account_keys) if final is None else final.delta.count_after
+    # Growing copies everything: room for half as many again costs nothing until it is used.
+    loaded = store.load_state(backend, capacity=count + count // 2)
     stored = store.block(loaded.finalized.block_hash)
     timestamp_ms: int = store.genesis.timestamp_ms
     if stored is not None:
