@@ -124,7 +124,9 @@ def drive(client: EngineApiClient, blocks: ChainBlocks) -> list[int]:
     return done_ns
 
 
-def run(blocks: ChainBlocks, folder: Path, threads: int | None, is_known: bool) -> Run:
+def run(
+    blocks: ChainBlocks, folder: Path, *, threads: int | None, is_known: bool, is_indexed: bool
+) -> Run:
     """Start an executor on a fresh home, drive it, and let it end."""
     home = folder / "home"
     Store.create(home, blocks.genesis)
@@ -137,6 +139,7 @@ def run(blocks: ChainBlocks, folder: Path, threads: int | None, is_known: bool) 
         "hashes": str(hashes) if is_known else "",
         "per_block": blocks.per_block,
         "threads": threads,
+        "is_indexed": is_indexed,
     }
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.end_to_end_executor"],
@@ -236,6 +239,10 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
     "--signatures", type=click.Choice(["known", "new"]), default="known", show_default=True,
     help="known: marked as verified before the block comes; new: verified inside NewPayload.",
 )  # fmt: skip
+@click.option(
+    "--indexes/--no-indexes", "is_indexed", default=True, show_default=True,
+    help="Whether finalized transactions can be found by hash and by account.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Of the executor. Default: all cores.")
 @click.option("--seed", type=click.IntRange(0, 2**62), default=1, show_default=True)
 @click.option(
@@ -248,6 +255,7 @@ def main(
     transactions: int,
     accounts: int,
     signatures: str,
+    is_indexed: bool,
     threads: int | None,
     seed: int,
     directory: Path,
@@ -269,12 +277,19 @@ def main(
     try:
         record_bytes = len(made.payloads[0])
         ceiling = disk_ceiling(folder, record_bytes)
-        found = run(made, folder, threads, signatures == "known")
+        found = run(
+            made,
+            folder,
+            threads=threads,
+            is_known=signatures == "known",
+            is_indexed=is_indexed,
+        )
         ceiling += disk_ceiling(folder, record_bytes)
     finally:
         shutil.rmtree(folder)
     summary = summarize(found, made, ceiling, described)
     summary["signatures"] = signatures
+    summary["is_indexed"] = is_indexed
     summary["blocks"] = blocks
     summary["transactions"] = transactions
     summary["accounts"] = accounts

@@ -66,7 +66,9 @@ def main(source: IO[str], target: IO[str]) -> int:
     arguments = json.loads(source.readline())
     hashes = np.load(arguments["hashes"], mmap_mode="r") if arguments["hashes"] else None
     recorder = Recorder(hashes, arguments["per_block"])
-    store = Store.open(Path(arguments["home"]), StoreConfig(free_bytes_min=0))
+    is_indexed = arguments["is_indexed"]
+    config = StoreConfig(free_bytes_min=0, is_indexed=is_indexed, has_account_history=is_indexed)
+    store = Store.open(Path(arguments["home"]), config)
     service = open_service(store, threads=arguments["threads"], report=recorder.take)
     recorder.mark = service.mark_verified
     recorder.mark_up_to(MARKED_AHEAD)

@@ -19,7 +19,7 @@ from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
-from engine.executor import Executor, FinalizedBlock, Judged, refused
+from engine.executor import Executor
 from engine.genesis import params_hash, validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
@@ -28,6 +28,7 @@ from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
 from engine.submissions import QUEUE_RECORDS_MAX, Submissions
+from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.writer import Writer
 from engine_api import checks
