@@ -17,6 +17,7 @@ from tests.engine_api.toy import Block
 
 DEPTH = 8
 MIB = 2**20
+SLOW_BLOCKS = 10_000
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Walker:
     rng: np.random.Generator
     finalized: Block | None = None
     above: dict[bytes, Block] = field(default_factory=dict)
+    restart_share: float = 0.01
     salt: int = 0
     sent_count: int = 0
 
@@ -120,7 +122,7 @@ class Walker:
         chance = self.rng.random()
         if chance < 0.62:
             self.send()
-        elif chance < 0.99:
+        elif chance < 1 - self.restart_share:
             self.follow()
         else:
             self.restart()
@@ -181,9 +183,9 @@ def test_ten_thousand_blocks(tmp_path: Path, rng: np.random.Generator) -> None:
     )
     assert config.segment_bytes < STORE.segment_bytes
     home = Home(tmp_path / "home", config=config)
-    walker = Walker(home, rng)
+    walker = Walker(home, rng, restart_share=0.001)
     usage: list[tuple[int, int]] = []
-    while walker.sent_count < 10_000:
+    while walker.sent_count < SLOW_BLOCKS:
         for _ in range(100):
             walker.step()
         gc.collect()
