@@ -133,7 +133,7 @@ def test_the_newest_bad_blocks_are_kept(home: Home) -> None:
         block = good.changed(state_hash=bytes([number]) * 32)
         assert home.service.new_payload(block.header, block.payload).verdict is Verdict.INVALID
         names.append(block.hash.hex())
-    kept = {path.name.partition("-")[2] for path in (home.folder / "bad_blocks").iterdir()}
+    kept = {path.name.rpartition("-")[2] for path in (home.folder / "bad_blocks").iterdir()}
     assert kept == set(names[-BAD_BLOCKS_MAX:])
     assert home.service.new_payload(good.header, good.payload).verdict is Verdict.VALID
 
