@@ -116,7 +116,7 @@ def test_a_bad_signature_is_confirmed_and_kept(home: Home, position: int) -> Non
         assert (answer.verdict, answer.reason) == (Verdict.INVALID, Reason.SIGNATURE)
         assert answer.latest_valid_hash == home.maker.hash
     assert home.service.degraded == ""
-    event = next(event for event in home.events if isinstance(event, BlockInvalid))
+    event = next(event for event in reversed(home.events) if isinstance(event, BlockInvalid))
     kept = Path(event.kept_in)
     assert (kept / "header.bin").read_bytes() == block.header
     assert (kept / "payload.bin").read_bytes() == bytes(block.payload)
