@@ -17,6 +17,7 @@ from engine_api.types import EngineApiError, ErrorCode, SetupError
 
 ALGORITHM = "HS256"
 SECRET_BYTES = 32
+SECRET_FILE_BYTES_MAX = 256
 SKEW_S_MAX = 60
 SCHEME = "Bearer "
 HEADER = "authorization"
@@ -102,15 +103,17 @@ def read_secret(path: Path) -> bytes:
         raise SetupError(
             "engine_api.secret_unreadable", f"the secret {path} cannot be read: {error.strerror}"
         ) from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
+    try:
+        mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise SetupError(
                 "engine_api.secret_mode",
                 f"{path} has mode {stat.S_IMODE(mode):04o}; a secret is a file that only its owner "
                 f"can read: chmod 600 {path}",
             )
-        text = file.read(256).decode("ascii", "replace").strip()
+        text = os.read(descriptor, SECRET_FILE_BYTES_MAX).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
     if re.fullmatch(r"(?:0x)?[0-9a-fA-F]{64}", text) is None:
         raise SetupError(
             "engine_api.secret_text", f"{path} does not hold 64 hex digits, which a secret is"

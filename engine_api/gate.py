@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from engine_api.protocol import Deadline
 from engine_api.types import WAITING_MAX, EngineApiError, ErrorCode
 
+MS_PER_S = 1_000
 POLL_MS = 50
 """how often a waiting call looks whether its caller has gone"""
 
@@ -61,7 +62,7 @@ class Gate:
             try:
                 while self._queue[0] is not ticket:
                     deadline.check("execution; the call was still waiting for its turn")
-                    self._condition.wait(timeout=POLL_MS / 1_000)
+                    self._condition.wait(timeout=POLL_MS / MS_PER_S)
                 deadline.check("execution; the call was still waiting for its turn")
             except BaseException:
                 self._leave(ticket)

@@ -200,7 +200,8 @@ class EngineApiServer:
 
     def _abort(self, context: Context, error: EngineApiError) -> NoReturn:
         context.set_trailing_metadata(((ERROR_KEY, codec.encode_error(error)),))
-        context.abort(STATUSES[error.code], error.sentence)
+        details = error.sentence.encode("ascii", "replace").decode()
+        context.abort(STATUSES[error.code], details)
 
     # The calls.
 

@@ -34,8 +34,8 @@ WAITING_MAX = 16
 """calls of NewPayload that wait while one executes"""
 TIMEOUT_MS_MAX = 600_000
 """the farthest deadline of a call; every call over a socket has one"""
-SENTENCE_CHARACTERS_MAX = 1_024
-"""of an error or a detail; what is longer is cut"""
+SENTENCE_CHARACTERS_MAX = 512
+"""of an error or a detail; what is longer is cut, so that it fits into trailing metadata"""
 
 
 class Verdict(IntEnum):
@@ -123,7 +123,8 @@ class EngineApiError(Exception):
 
     def __init__(self, code: ErrorCode, sentence: str, *, boot_id: bytes = b"") -> None:
         """Keep code and sentence; the sentence is cut at SENTENCE_CHARACTERS_MAX."""
-        sentence = sentence[:SENTENCE_CHARACTERS_MAX]
+        # A file name may hold what no encoding takes.
+        sentence = sentence[:SENTENCE_CHARACTERS_MAX].encode(errors="replace").decode()
         super().__init__(f"{code.name}: {sentence}")
         self.code = code
         self.sentence = sentence

@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.engine_api.conformance")
+pytest.register_assert_rewrite(
+    "tests.engine_api.conformance", "tests.engine_api.conformance_calls", "tests.engine_api.driver"
+)

@@ -11,6 +11,7 @@ from engine_api.server import EngineApiServer
 from engine_api.types import BlockId, Limits
 from tests.engine_api import toy
 from tests.engine_api.fake import FakeEngine
+from tests.engine_api.sockets import HeldEngine
 
 
 class ToyDriver:
@@ -94,3 +95,9 @@ def socket_driver(address: str) -> Iterator[SocketDriver]:
     yield driver
     driver.close()
     assert driver.failures == []
+
+
+@pytest.fixture
+def held() -> HeldEngine:
+    """Return an engine that executes when it is let go."""
+    return HeldEngine()

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.engine_api.conformance import Conformance, Driver
+from tests.engine_api.conformance import Conformance
 from tests.engine_api.conftest import SocketDriver, ToyDriver
+from tests.engine_api.driver import Driver
 
 
 class TestFake(Conformance):
