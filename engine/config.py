@@ -29,6 +29,7 @@ Device = Literal["auto", "cpu", "gpu"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "text", "json"]
 Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+Positive = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Threads = Annotated[int, Meta(ge=0, le=1_024)]
 Text = Annotated[str, Meta(max_length=4_096)]
 
@@ -46,8 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine_api_secret_file: Text = ""
     http_address: Text = "127.0.0.1:8552"
     keep_blocks: Count = 0
-    snapshot_every: Count = 1_000
+    snapshot_every: Positive = 1_024
     max_disk_bytes: Count = 0
+    free_bytes_min: Count = 2**28
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
 
@@ -63,8 +65,10 @@ MEANINGS: Mapping[str, str] = {
     "http_address": "loopback host and port of /healthz, /readyz and /metrics; port 0 takes a free "
     "one; empty serves none",
     "keep_blocks": "finalized blocks whose payloads and receipts are kept; 0 keeps all",
-    "snapshot_every": "blocks from one snapshot of the accounts to the next; 0 makes none",
-    "max_disk_bytes": "what the home may use; blocks are refused before it is full; 0 is the disk",
+    "snapshot_every": "blocks from one snapshot of the accounts to the next, 1 or more",
+    "max_disk_bytes": "what the home may use; blocks are refused before it is full; 0 leaves it to "
+    "the disk",
+    "free_bytes_min": "what the home leaves free of its disk",
     "log_level": "the least urgent lines that are written: debug, info, warning or error",
     "log_format": "of the log on stderr: text for people, json for programs; auto is text on a "
     "terminal",
@@ -115,7 +119,7 @@ def load_config(
     """
     values: dict[str, Any] = {}
     origins = dict.fromkeys(KEYS, "default")
-    path = file or home / FILE_NAME
+    path = file or home.joinpath(FILE_NAME)
     if file is not None or path.exists():
         found = _read(path)
         _convert(found, dict.fromkeys(found, str(path)))
