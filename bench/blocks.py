@@ -4,20 +4,17 @@ Nothing here is timed: it is what clients, the pool and a proposer did before th
 arms of a benchmark share one result, so that they run on the same bytes. Read `arms` next.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import blake3
-import nacl.bindings
 import numpy as np
 
 from bench.traces import I64
 from bench.workloads import FEE, Payments, account_keys, nonces, opening_balances
 from engine.codec import encode_payload
 from engine.lanes import pack
+from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8, U64, Columns
 
 CHAIN_ID = 7
@@ -25,12 +22,11 @@ VALID_UNTIL = 1 << 20
 """height; no benchmark runs as many blocks"""
 TRANSACTION_CONTEXT = "tos transaction v1"
 SIGNED_BYTES = 128
-SIGN_PART = 2048
-"""Rows that a thread signs before it reports progress."""
+SEED_OF_SEEDS = 1 << 62
+"""Keeps the seeds of signing keys apart from the keys that nobody signs for."""
 
-Part = TypeVar("Part")
 Progress = Callable[[int, int], None]
-"""Called with (done, total) while keys are made and rows are signed."""
+"""Called with (done, total) blocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +60,7 @@ def build(
     count = payments.accounts + payments.created
     keys = account_keys(np.arange(count, dtype=np.uint64), seed)
     genesis_hash = blake3.blake3(b"bench" + seed.to_bytes(8, "little")).digest()
-    secrets = _signing_keys(payments.source, keys, seed, progress) if is_signed else {}
+    seeds = _signing_seeds(payments.source, keys, seed) if is_signed else None
     number = nonces(payments.source)
     payloads, lane_counts = [], []
     rng = np.random.Generator(np.random.PCG64([seed, 64]))
@@ -72,14 +68,15 @@ def build(
         start = block * payments.per_block
         rows = slice(start, start + payments.per_block)
         columns = _columns(payments, rows, number, keys)
-        if is_signed:
-            senders = payments.source[rows]
-            _sign(columns, senders, secrets, transaction_domain(genesis_hash), progress)
+        if seeds is not None:
+            _sign(columns, seeds[payments.source[rows]], transaction_domain(genesis_hash))
         else:
             columns.signature[:] = rng.integers(0, 256, columns.signature.shape, np.uint8)
         packed, lane_offsets = pack(columns)
         payloads.append(bytes(encode_payload(packed, lane_offsets)))
         lane_counts.append(len(lane_offsets) - 1)
+        if progress is not None:
+            progress(block + 1, payments.block_count)
     return Workload(
         payments=payments,
         keys=np.ascontiguousarray(keys[: payments.accounts]),
@@ -113,40 +110,22 @@ def _columns(payments: Payments, rows: slice, number: U64, keys: U8) -> Columns:
     )
 
 
-def _signing_keys(source: I64, keys: U8, seed: int, progress: Progress | None) -> dict[int, bytes]:
-    """Give every account that sends a real key (written into `keys`); secrets by account number."""
-    senders = np.unique(source).tolist()
-
-    def make(part: list[int]) -> list[tuple[bytes, bytes]]:
-        head = b"signing key" + seed.to_bytes(8, "little")
-        seeds = (blake3.blake3(head + number.to_bytes(8, "little")).digest() for number in part)
-        return [nacl.bindings.crypto_sign_seed_keypair(item) for item in seeds]
-
-    pairs = _in_parts(make, senders, progress)
-    keys[senders] = np.frombuffer(b"".join(pair[0] for pair in pairs), np.uint8).reshape(-1, 32)
-    return {number: pair[1] for number, pair in zip(senders, pairs, strict=True)}
+def _signing_seeds(source: I64, keys: U8, seed: int) -> U8:
+    """Return (accounts, 32) uint8: a seed for every account; senders' keys go into `keys`."""
+    senders = np.unique(source)
+    seeds = np.zeros((len(keys), 32), np.uint8)
+    seeds[senders] = account_keys(senders.astype(np.uint64), seed ^ SEED_OF_SEEDS)
+    keys[senders] = insecure_public_keys(seeds[senders])
+    return seeds
 
 
-def _sign(
-    columns: Columns,
-    senders: I64,
-    secrets: dict[int, bytes],
-    domain: bytes,
-    progress: Progress | None,
-) -> None:
-    """Write a signature of each row into `columns.signature`."""
-    messages = signed_parts(columns)
-    numbers = senders.tolist()
-
-    def sign(row: int) -> bytes:
-        signed = nacl.bindings.crypto_sign(domain + messages[row].tobytes(), secrets[numbers[row]])
-        return signed[:64]
-
-    def make(part: list[int]) -> list[bytes]:
-        return [sign(row) for row in part]
-
-    signatures = _in_parts(make, list(range(len(numbers))), progress)
-    columns.signature[:] = np.frombuffer(b"".join(signatures), np.uint8).reshape(-1, 64)
+def _sign(columns: Columns, seeds: U8, domain: bytes) -> None:
+    """Write a signature of each row into `columns.signature`; seeds: (n, 32), of its sender."""
+    n = len(seeds)
+    messages = np.empty((n, len(domain) + SIGNED_BYTES), np.uint8)
+    messages[:, : len(domain)] = np.frombuffer(domain, np.uint8)
+    messages[:, len(domain) :] = signed_parts(columns)
+    columns.signature[:] = insecure_sign(seeds, columns.sender, messages)
 
 
 def signed_parts(columns: Columns) -> U8:
@@ -163,17 +142,3 @@ def signed_parts(columns: Columns) -> U8:
     rows[:, 64:96] = columns.sender
     rows[:, 96:128] = columns.recipient
     return rows
-
-
-def _in_parts(
-    make: Callable[[list[int]], list[Part]], items: list[int], progress: Progress | None
-) -> list[Part]:
-    """Run `make` over parts of `items` on all cores (libsodium lets go of the interpreter)."""
-    parts = [items[start : start + SIGN_PART] for start in range(0, len(items), SIGN_PART)]
-    answers: list[Part] = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        for answer in threads.map(make, parts):
-            answers += answer
-            if progress is not None:
-                progress(len(answers), len(items))
-    return answers

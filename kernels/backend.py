@@ -37,7 +37,7 @@ class Backend(Protocol):
         """Return the Merkle root of (n, 32) uint8 leaves (spec/README.md#merkle-trees)."""
 
     def verify_signatures(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
-        """Judge each row by spec/signatures.md#verdict.
+        """Judge each row by spec/signatures.md#verdict; `serial` asks libsodium alone.
 
         public_keys: (n, 32), signatures: (n, 64), messages: (n, m) uint8 -> (n,) bool.
         """
@@ -61,7 +61,8 @@ class Backend(Protocol):
 def open_backend(name: BackendName, threads: int | None = None) -> Backend:
     """Open a backend by name; `threads` None means all cores (`serial` always runs one).
 
-    Raises DeviceUnavailable for "gpu" where no device can be used, ValueError for other names.
+    Raises DeviceUnavailable for "gpu" where no device can be used, ValueError for other names, and
+    what `kernels.signatures` does where no path for signatures can be trusted or run.
     """
     from kernels.host import HostBackend  # compiles kernels: only when a backend is wanted
 

@@ -15,7 +15,8 @@ from kernels.pool import Pool
 
 HASH_GRAIN = 2048
 """Messages below which a second thread costs more than it brings."""
-VERIFY_GRAIN = 8
+_SINGLE: signatures.PathName = "libsodium"
+"""The path of a single signature, whatever the others take: it is always in use."""
 SECRET_BYTES = 64
 """Of the account table's keyed hash; drawn anew per process, never part of a result."""
 
@@ -36,11 +37,18 @@ class HostBackend:
     """Implements `kernels.backend.Backend` on the host."""
 
     def __init__(self, name: Literal["serial", "cpu"], threads: int | None) -> None:
-        """Start the pool; None means one thread per core."""
+        """Start the pool (None: one thread per core) and check the paths of signatures.
+
+        `serial` verifies by libsodium alone, so that it can confirm what another path refused.
+        Raises what `kernels.signatures` does: PathUnavailable, VerdictDiffers.
+        """
         self.name: Literal["serial", "cpu", "gpu"] = name
         self._wide = name == "cpu"
         self._pool = Pool(threads)
         self.threads = self._pool.threads
+        self._path: signatures.PathName = signatures.choose_path() if self._wide else "libsodium"
+        for path in dict.fromkeys((self._path, _SINGLE)):
+            signatures.start_path(path)
 
     def hash_messages(self, messages: U8) -> U8:
         """See Backend.hash_messages."""
@@ -89,10 +97,8 @@ class HostBackend:
         ):
             if array.shape != (count, width) or array.dtype != np.uint8:
                 raise ValueError(f"{name} must be ({count}, {width}) uint8, not {array.shape}")
-        out = np.zeros(count, np.uint8)
         rows = [read_only(array) for array in (public_keys, signatures_, messages)]
-        ranges = self._pool.ranges(count, grain=VERIFY_GRAIN)
-        self._pool.run(signatures.verify_rows, ranges, signatures.VERIFY_ADDRESS, *rows, out)
+        out = signatures.verify(self._path, self._pool, *rows)
         return out.view(np.bool_)
 
     def open_accounts(

@@ -56,6 +56,11 @@ def has_avx512() -> bool:
     return cpu_features() >= AVX512_FEATURES
 
 
+def has_ifma() -> bool:
+    """Say whether compiled kernels may also use 512-bit multiply-add of 52-bit integers."""
+    return has_avx512() and "avx512ifma" in cpu_features()
+
+
 def cache_key(sources: Path) -> str:
     """Return 32 hex digits that name the code which `sources`/*.py compile to on this machine."""
     digest = hashlib.blake2b(digest_size=16)

@@ -15,14 +15,14 @@ THREADS_MAX = 1024
 
 
 class Pool:
-    """A fixed number of threads; with one, everything runs on the caller's."""
+    """A fixed number of threads, the caller's among them: it runs the first range itself."""
 
     def __init__(self, threads: int | None = None) -> None:
-        """Start `threads` threads in [1, THREADS_MAX]; None means one per core."""
+        """Have `threads` threads in [1, THREADS_MAX]; None means one per core."""
         self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
         if not 1 <= self.threads <= THREADS_MAX:
             raise ValueError(f"threads must be in 1..{THREADS_MAX}, not {threads}")
-        self._executor = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        self._executor = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def ranges(self, count: int, *, grain: int) -> list[tuple[int, int]]:
         """Cut [0, count) into at most `threads` ranges of at least `grain` items each."""
@@ -36,8 +36,9 @@ class Pool:
         """Call `kernel(*arguments, start, stop)` for each range; answers in the ranges' order."""
         if self._executor is None or len(ranges) == 1:
             return [kernel(*arguments, start, stop) for start, stop in ranges]
-        futures = [self._executor.submit(kernel, *arguments, *item) for item in ranges]
-        return [future.result() for future in futures]
+        futures = [self._executor.submit(kernel, *arguments, *item) for item in ranges[1:]]
+        first = kernel(*arguments, *ranges[0])
+        return [first, *[future.result() for future in futures]]
 
     def close(self) -> None:
         """End the threads; the pool is of no use afterwards."""

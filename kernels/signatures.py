@@ -1,11 +1,22 @@
-"""Ed25519 verification by libsodium, called by address from a compiled loop that holds no GIL.
+"""Signature verification: the choice of a path, its check before use, and libsodium's path.
 
-libsodium 1.0.20, which PyNaCl carries, gives exactly the verdict of spec/signatures.md#verdict.
-Its function's address is an argument, not a constant, so that compiled code can be cached.
+- `ifma` computes eight signatures side by side (`ed25519`), where kernels may use AVX-512 IFMA. The
+  choice is made by what the compiler was told to use, before anything is compiled: it ends the
+  process when it meets an instruction that it may not emit.
+- `libsodium` calls the function of libsodium 1.0.20, which PyNaCl carries, by address from a
+  compiled loop. It gives exactly the verdict of spec/signatures.md#verdict, on every CPU.
+
+`TOS_ED25519` forces one. Before a path is used in a process it judges `signature_vectors_table`.
 """
 
 import ctypes
-from typing import Any
+import itertools
+import os
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 from llvmlite import ir
@@ -14,16 +25,37 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from kernels import ed25519, jit
 from kernels.jit import njit
+from kernels.lanes64 import WIDTH
 from kernels.layout import U8
+from kernels.pool import Pool
+from kernels.signature_vectors_table import VECTORS
 
+PathName = Literal["ifma", "libsodium"]
+VARIABLE: Final = "TOS_ED25519"
+
+LIBSODIUM_GRAIN: Final = 8
+"""Signatures below which a second thread costs more than it brings."""
+HANDOVER_GROUPS: Final = 2
+"""Groups of eight that the calling thread verifies while another one wakes up."""
+
+# Its address is an argument, not a constant, so that compiled code can be cached.
 _LIBRARY = ctypes.CDLL(_sodium.__file__)
-VERIFY_ADDRESS = np.uint64(
-    ctypes.cast(_LIBRARY.crypto_sign_verify_detached, ctypes.c_void_p).value or 0
-)
+_VERIFY = _LIBRARY.crypto_sign_verify_detached
+_VERIFY.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulonglong, ctypes.c_char_p)
+VERIFY_ADDRESS = np.uint64(ctypes.cast(_VERIFY, ctypes.c_void_p).value or 0)
 assert VERIFY_ADDRESS, "PyNaCl's libsodium exports crypto_sign_verify_detached"
 _POINTER_BITS = 8 * ctypes.sizeof(ctypes.c_void_p)
 assert _POINTER_BITS == 64, "kernels pass addresses as 64-bit integers"
+
+
+class PathUnavailable(Exception):
+    """A path was asked for that does not exist, or that this CPU cannot run."""
+
+
+class VerdictDiffers(Exception):
+    """A path judges a published signature otherwise than the specification: it must not run."""
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -71,3 +103,118 @@ def verify_rows(
             key + row * np.uint64(32),
         )
         out[i] = np.uint8(1) if verdict == 0 else np.uint8(0)
+
+
+def choose_path() -> PathName:
+    """Return the path for this process: what `TOS_ED25519` says, else the fastest that can run.
+
+    Raises PathUnavailable for a name that is none, and for `ifma` where kernels may not use it.
+    """
+    forced = os.environ.get(VARIABLE) or None
+    if forced is None:
+        return "ifma" if jit.has_ifma() else "libsodium"
+    if forced == "libsodium":
+        return "libsodium"
+    if forced != "ifma":
+        raise PathUnavailable(f"{VARIABLE}={forced}: no such path; set it to ifma or libsodium")
+    if not jit.has_ifma():
+        missing = sorted((jit.AVX512_FEATURES | {"avx512ifma"}) - jit.cpu_features())
+        raise PathUnavailable(
+            f"{VARIABLE}=ifma: kernels are compiled for {jit.cpu_name()} without"
+            f" {', '.join(missing)}; unset {VARIABLE}, or set it to libsodium"
+        )
+    return "ifma"
+
+
+def verify_one(public_key: U8, signature: U8, message: U8) -> bool:
+    """Judge a single signature by libsodium, without what it costs to call a kernel.
+
+    public_key, signature, message: any shape, of 32, 64 and m bytes.
+    """
+    text = message.tobytes()
+    verdict = _VERIFY(signature.tobytes(), text, len(text), public_key.tobytes())
+    return bool(verdict == 0)
+
+
+def ifma_ranges(count: int, threads: int) -> list[tuple[int, int]]:
+    """Cut [0, count) into at most `threads` ranges at multiples of 8.
+
+    The first is the caller's own and longer by what another thread loses until it runs.
+    """
+    groups = -(-count // WIDTH)
+    helpers = min(threads - 1, max(0, groups - HANDOVER_GROUPS) // (HANDOVER_GROUPS + 1))
+    share = (groups - HANDOVER_GROUPS * min(helpers, 1)) // (helpers + 1)
+    cuts = [0, *[groups - share * (helpers - i) for i in range(helpers)], groups]
+    return [
+        (WIDTH * start, min(WIDTH * stop, count)) for start, stop in itertools.pairwise(cuts)
+    ]
+
+
+def verify(path: PathName, pool: Pool, public_keys: U8, signatures: U8, messages: U8) -> U8:
+    """Return 1 for each valid signature, 0 for the others, (n,) uint8.
+
+    A single one goes to libsodium on any path: from two on, eight lanes, some of them idle, win.
+    public_keys: (n, 32), signatures: (n, 64), messages: (n, m), all C-contiguous read-only uint8.
+    """
+    count = len(public_keys)
+    if count == 1:
+        return np.array([verify_one(public_keys, signatures, messages)], np.uint8)
+    out = np.zeros(count, np.uint8)
+    if path == "ifma":
+        ranges = ifma_ranges(count, pool.threads)
+        pool.run(ed25519.verify_range, ranges, public_keys, signatures, messages, out)
+    else:
+        ranges = pool.ranges(count, grain=LIBSODIUM_GRAIN)
+        pool.run(verify_rows, ranges, VERIFY_ADDRESS, public_keys, signatures, messages, out)
+    return out
+
+
+@cache
+def start_path(path: PathName) -> None:
+    """Compile a path, saying so if that takes a while, and let it judge the published vectors.
+
+    Raises VerdictDiffers if it judges one of them otherwise: nothing may run on such a path.
+    """
+    is_compiling = path == "ifma" and not _is_compiled()
+    if is_compiling:
+        _say(f"compiling Ed25519 for {jit.cpu_name()}: once, some 10 s ...")
+    start = time.monotonic_ns()
+    check_path(path)
+    if is_compiling:
+        _say(f"Ed25519 is compiled ({(time.monotonic_ns() - start) // 1_000_000} ms)")
+
+
+def check_path(path: PathName) -> None:
+    """Judge the published vectors; raises VerdictDiffers, which names the first difference."""
+    columns = [
+        np.frombuffer(bytes.fromhex("".join("".join(row) for row in rows)), np.uint8)
+        for rows in (
+            [vector[0:1] for vector in VECTORS],
+            [vector[1:3] for vector in VECTORS],
+            [vector[3:4] for vector in VECTORS],
+        )
+    ]
+    rows = [column.reshape(len(VECTORS), -1) for column in columns]
+    pool = Pool(1)
+    try:
+        verdicts = verify(path, pool, *rows)
+    finally:
+        pool.close()
+    for vector, verdict in zip(VECTORS, verdicts.tolist(), strict=True):
+        if bool(verdict) != vector[4]:
+            raise VerdictDiffers(
+                f"Ed25519 path {path}: signature {vector[1]}{vector[2]} by {vector[0]} of"
+                f" {vector[3]} is {'valid' if vector[4] else 'not valid'}, but this path says"
+                f" otherwise; it must not be used: set {VARIABLE} to another, and report this CPU,"
+                f" {jit.cpu_name()}"
+            )
+
+
+def _is_compiled() -> bool:
+    """Say whether the cache of this process has the kernel (a wrong answer costs a message)."""
+    return any(Path(jit.CONFIG.CACHE_DIR).glob("*/ed25519_lanes.verify_groups-*.nbi"))
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,228 @@
+"""Signatures verified per second, path by path, in one run: `python bench/ed25519.py --help`.
+
+- `backend`: what blocks are verified with, `Backend.verify_signatures` of the cpu arm
+- `libsodium`: its function from a compiled loop without the interpreter lock; the ratio's baseline
+- `libsodium from Python`: PyNaCl, one call per signature
+- `OpenSSL from Python`: the cryptography package, key from bytes and one call per signature
+
+Each repeat runs all paths one after the other, so that what else the machine does meets them all.
+Figures are medians over repeats; the ratio divides medians of the same threads and batch.
+"""
+
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from bench._start import require_environment
+
+    require_environment()
+
+import click
+import nacl.bindings
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine
+from kernels import signatures
+from kernels.backend import open_backend
+from kernels.host import read_only
+from kernels.insecure_signer import insecure_public_keys, insecure_sign
+from kernels.layout import U8
+from kernels.pool import THREADS_MAX, Pool
+
+MESSAGE_BYTES = 160
+"""Of a transaction: its domain and its signed part."""
+SAMPLE_NS = 20_000_000
+"""A sample repeats its batch until about so much time has passed."""
+BATCH_MAX = 1 << 20
+BASELINE = "libsodium"
+WIDTH = 132
+"""Columns of the table where no terminal says how wide it is."""
+
+Rows = tuple[U8, U8, U8]
+"""Public keys, signatures, messages."""
+Verify = Callable[[], None]
+
+
+def read_numbers(_: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    """Read a comma list of batch sizes or thread counts."""
+    limit = THREADS_MAX if parameter.name == "threads" else BATCH_MAX
+    try:
+        numbers = [int(item) for item in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no list of numbers such as 1,2") from error
+    if not all(1 <= number <= limit for number in numbers):
+        raise click.BadParameter(f"each must be 1..{limit}")
+    return list(dict.fromkeys(numbers))
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option("--batch", "batches", callback=read_numbers, default="1,8,64,1024,16384",
+              show_default=True, metavar="N,...", help="Signatures per call.")  # fmt: skip
+@click.option("--threads", callback=read_numbers, default=lambda: default_threads(),
+              metavar="N,...", help="Thread counts. Default: 1 and all cores.")  # fmt: skip
+@click.option("--repeat", type=click.IntRange(1), default=9, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, writable=True, path_type=Path),
+              help="Write all rows.")  # fmt: skip
+def main(
+    batches: list[int], threads: list[int], repeat: int, seed: int, json_file: Path | None
+) -> None:
+    """Verify batches of signatures on every path and print signatures per second.
+
+    Exits with 2 for arguments that make no sense.
+    """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise click.UsageError(f"--json: {json_file.absolute().parent} is no folder")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    described = machine.describe(Path())
+    console.print(machine.describe_text(described), highlight=False)
+    rows = run(batches, threads, repeat=repeat, seed=seed, described=described)
+    console.print(f"cpu arm: path {signatures.choose_path()}, {MESSAGE_BYTES}-byte messages")
+    console.print(as_table(rows))
+    if json_file is not None:
+        json_file.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def default_threads() -> str:
+    """Return the thread counts that are measured unless others are named."""
+    return ",".join(map(str, sorted({1, len(os.sched_getaffinity(0))})))
+
+
+def run(
+    batches: list[int], threads: list[int], *, repeat: int, seed: int, described: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Measure every path for every thread count and batch; answers the rows of JSON."""
+    signed = make_rows(max(batches), seed)
+    rows = []
+    for count in threads:
+        for batch in batches:
+            part = tuple(array[:batch] for array in signed)
+            rates = measure(paths(part, count), batch, repeat)  # type: ignore[arg-type]
+            base = statistics.median(rates[BASELINE])
+            for name, values in rates.items():
+                median = statistics.median(values)
+                rows.append(
+                    {
+                        "path": name,
+                        "threads": count,
+                        "batch": batch,
+                        "per_s": {
+                            "median": round(median, 1),
+                            "min": round(min(values), 1),
+                            "max": round(max(values), 1),
+                        },
+                        "ratio_to_libsodium": round(median / base, 3),
+                        "machine": described,
+                    }
+                )
+    return rows
+
+
+def make_rows(count: int, seed: int) -> Rows:
+    """Return `count` valid signatures of different keys over random messages."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    seeds = rng.integers(0, 256, (count, 32), np.uint8)
+    messages = rng.integers(0, 256, (count, MESSAGE_BYTES), np.uint8)
+    keys = insecure_public_keys(seeds)
+    return read_only(keys), read_only(insecure_sign(seeds, keys, messages)), read_only(messages)
+
+
+def paths(rows: Rows, threads: int) -> dict[str, Verify]:
+    """Return what verifies all rows once, by the name of the path; each refuses a wrong verdict."""
+    pool = Pool(threads)
+    backend = open_backend("cpu", threads)
+    executor = ThreadPoolExecutor(threads)
+    keys, signed, messages = rows
+    count = len(keys)
+    cuts = [count * part // threads for part in range(threads + 1)]
+    raw = [(k.tobytes(), s.tobytes(), m.tobytes()) for k, s, m in zip(*rows, strict=True)]
+    parts = [raw[start:stop] for start, stop in itertools.pairwise(cuts) if start < stop]
+
+    def by_backend() -> None:
+        assert backend.verify_signatures(*rows).all(), "all signatures are valid"
+
+    def by_loop() -> None:
+        verdicts = signatures.verify("libsodium", pool, keys, signed, messages)
+        assert verdicts.all(), "all signatures are valid"
+
+    def by_each(verify: Callable[[list[tuple[bytes, bytes, bytes]]], None]) -> Verify:
+        if len(parts) == 1:
+            return lambda: verify(parts[0])
+        return lambda: [None for _ in executor.map(verify, parts)].clear()
+
+    return {
+        "backend": by_backend,
+        BASELINE: by_loop,
+        "libsodium from Python": by_each(verify_pynacl),
+        "OpenSSL from Python": by_each(verify_openssl),
+    }
+
+
+def verify_pynacl(part: list[tuple[bytes, bytes, bytes]]) -> None:
+    """Verify (key, signature, message) by PyNaCl, which raises for a wrong one."""
+    for key, signature, message in part:
+        nacl.bindings.crypto_sign_open(signature + message, key)
+
+
+def verify_openssl(part: list[tuple[bytes, bytes, bytes]]) -> None:
+    """Verify (key, signature, message) by OpenSSL, which raises for a wrong one."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    for key, signature, message in part:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+
+
+def measure(verifiers: dict[str, Verify], batch: int, repeat: int) -> dict[str, list[float]]:
+    """Return signatures per second of each repeat, by path."""
+    turns = {}
+    for name, verify in verifiers.items():
+        verify()
+        start = time.perf_counter_ns()
+        verify()
+        turns[name] = max(1, SAMPLE_NS // (time.perf_counter_ns() - start + 1))
+    rates: dict[str, list[float]] = {name: [] for name in verifiers}
+    for _ in range(repeat):
+        for name, verify in verifiers.items():
+            start = time.perf_counter_ns()
+            for _ in range(turns[name]):
+                verify()
+            elapsed = time.perf_counter_ns() - start
+            rates[name].append(batch * turns[name] * 1e9 / elapsed)
+    return rates
+
+
+def as_table(rows: list[dict[str, Any]]) -> Table:
+    """Return the rows as a table for people."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("threads", "batch"):
+        table.add_column(name, justify="right")
+    table.add_column("path")
+    for name in ("per s", "min", "max", "to libsodium"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        rate = row["per_s"]
+        table.add_row(
+            str(row["threads"]),
+            f"{row['batch']:,}",
+            row["path"],
+            *(f"{rate[name]:,.0f}" for name in ("median", "min", "max")),
+            f"{row['ratio_to_libsodium']:.2f}x",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
