@@ -33,7 +33,7 @@ def settings_options(command: F) -> F:
     """Add --config and a flag for every key of node.toml."""
     for key in reversed(KEYS):
         words = choices(key)
-        kind: click.ParamType = click.INT if is_number(key) else click.STRING
+        kind = int if is_number(key) else str
         command = click.option(
             flag(key), key, type=click.Choice(words) if words else kind, help=MEANINGS[key]
         )(command)
