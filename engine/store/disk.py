@@ -1,0 +1,134 @@
+"""Room on disk: what a home uses, what it may use, and the few calls that write files whole.
+
+Spec: spec/storage.md#disk-use.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.store.errors import full
+
+WRITE_PARTS_MAX = 512
+"""Buffers of one write; the kernel takes 1,024."""
+_KEEP_SIZE = 1
+_PUNCH_HOLE = 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUse:
+    """Bytes that a home takes, by what they are for."""
+
+    blocks: int
+    history: int
+    rows: int
+    snapshots: int
+    indexes: int
+    bad_blocks: int
+    max_disk_bytes: int | None
+    free: int
+    """of the file system, for this user"""
+
+    @property
+    def total(self) -> int:
+        """Return what counts against max_disk_bytes."""
+        derived = self.rows + self.snapshots + self.indexes
+        return self.blocks + self.history + derived + self.bad_blocks
+
+
+def check_room(folder: Path, use: DiskUse, needed: int, spare: int, free_bytes_min: int) -> None:
+    """Raise StoreFull if `needed` more bytes would leave less than the spare or the free minimum.
+
+    spare: bytes of max_disk_bytes that this kind of write must leave for more urgent ones.
+    """
+    if use.max_disk_bytes is not None and use.total + needed > use.max_disk_bytes - spare:
+        why = (
+            f"{needed} bytes beside the {use.total} in use exceed max_disk_bytes "
+            f"{use.max_disk_bytes} less {spare} kept for finalization"
+        )
+        raise full(folder, why)
+    if use.free - needed < free_bytes_min:
+        why = f"{needed} bytes would leave less than {free_bytes_min} of the {use.free} free ones"
+        raise full(folder, why)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that this user may still write to the file system."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of the files in a folder, whatever others do to them meanwhile."""
+    total = 0
+    for path in folder.iterdir():
+        # A file that was renamed or removed since is counted next time.
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+def write_all(file: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
+    """Write all parts one after the other from `offset` on, whatever a single call takes."""
+    views = [memoryview(part).cast("B") for part in parts if len(part)]
+    while views:
+        done = os.pwritev(file, views[:WRITE_PARTS_MAX], offset)
+        offset += done
+        while views and done >= len(views[0]):
+            done -= len(views.pop(0))
+        if done:
+            views[0] = views[0][done:]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def write_file(path: Path, parts: Sequence[bytes | memoryview], *, is_durable: bool = True) -> None:
+    """Write a file under a temporary name, sync it, and give it its name: whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(file, parts, 0)
+            if is_durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if is_durable:
+        sync_folder(path.parent)
+
+
+def drop_bytes(path: Path, offset: int, length: int) -> bool:
+    """Give a range of a file back to the disk, so that it reads as zeros.
+
+    Returns False where the file system cannot; the bytes then go with their file.
+    """
+    if not length or not hasattr(_LIBC, "fallocate"):
+        return False
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        arguments = (ctypes.c_int(file), ctypes.c_int(_KEEP_SIZE | _PUNCH_HOLE))
+        places = (ctypes.c_int64(offset), ctypes.c_int64(length))
+        if _LIBC.fallocate(*arguments, *places) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return False
+        raise OSError(code, os.strerror(code), str(path))
+    finally:
+        os.close(file)

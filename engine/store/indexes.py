@@ -1,0 +1,73 @@
+"""What the runs are used for: finding a transaction by its hash, and an account's transactions.
+
+Both are derived from payloads and receipts, outside the commit path, and can be made again block by
+block. A hash is kept by its first 8 bytes, so an answer is a few places to look at, nearly always
+one. Spec: spec/storage.md#indexes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.store.runs import SortedRuns, entry_values, place_of
+from kernels.layout import NO_SLOT, SUCCESS, U8, U32, U64
+
+PAGE_MAX = 1_000
+"""Transactions on one page of an account's history."""
+NEWEST = 2**64
+"""`before` of the first page."""
+
+
+class Place(NamedTuple):
+    """Where a transaction stands."""
+
+    height: int
+    position: int
+    """in the payload's canonical order"""
+
+
+class HistoryPage(NamedTuple):
+    """Transactions of an account, newest first."""
+
+    places: list[Place]
+    before: int | None
+    """what to ask the next page with; None where there is none"""
+
+
+def index_hashes(runs: SortedRuns, height: int, hashes: U8) -> None:
+    """Add the transaction hashes of a block, (n, 32) uint8, in canonical order."""
+    prefixes: U64 = np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1)
+    order = np.argsort(prefixes)
+    runs.add(height, prefixes[order], entry_values(height, order.astype(np.uint64)))
+
+
+def find_hash(runs: SortedRuns, transaction_hash: bytes) -> list[Place]:
+    """Return where a transaction with this hash may stand; compare the whole hash there."""
+    prefix = int.from_bytes(transaction_hash[:8], "little")
+    return [Place(*place_of(value)) for value in runs.find(prefix)]
+
+
+def index_parties(
+    runs: SortedRuns, height: int, senders: U32, recipients: U32, statuses: U8
+) -> None:
+    """Add a block's transactions to the histories of the accounts that they moved.
+
+    senders, recipients: (n,) uint32 account slots. A transaction belongs to its sender, and to its
+    recipient if it succeeded and that is another account.
+    """
+    rows: U64 = np.arange(len(senders), dtype=np.uint64)
+    is_received = (statuses == SUCCESS) & (recipients != senders) & (recipients != NO_SLOT)
+    slots = np.concatenate([senders, recipients[is_received]]).astype(np.uint64)
+    indexes = np.concatenate([rows, rows[is_received]])
+    # Unique, so any sort gives slots ascending and within a slot transactions ascending.
+    combined = np.sort((slots << np.uint64(32)) | indexes)
+    values = entry_values(height, combined & np.uint64(0xFFFF_FFFF))
+    runs.add(height, combined >> np.uint64(32), values)
+
+
+def account_page(runs: SortedRuns, slot: int, before: int | None, limit: int) -> HistoryPage:
+    """Return up to `limit` transactions of an account before a place, newest first."""
+    assert 1 <= limit <= PAGE_MAX, limit
+    values = runs.newest(slot, NEWEST if before is None else before, limit)
+    following = values[-1] if len(values) == limit else None
+    return HistoryPage([Place(*place_of(value)) for value in values], following)

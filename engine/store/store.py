@@ -1,0 +1,470 @@
+"""The executor's store: one home on disk, opened by one process.
+
+Three writes matter. `begin_append` makes a block durable beside its execution, in one background
+thread, and its ticket ends when a power cut can no longer take it: only then may a block be called
+VALID. `finalize` commits deltas, receipts and pointers in one durable step and never writes a
+payload again. `index` enters a finalized block into what is derived. Everything else reads, or
+keeps house (`maintain`). Calls that write come from one thread; reads come from any.
+
+The store does not log: what a person should know collects in `take_notices`.
+Spec: spec/storage.md. Read `recovery.py` for what happens after a crash.
+"""
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from blake3 import blake3
+
+from engine.genesis import Genesis
+from engine.header import Header
+from engine.store import indexes
+from engine.store.blocks import PAYLOAD_START, body_parts, read_transaction
+from engine.store.config import StoreConfig
+from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
+from engine.store.errors import StoreFull, full, not_final, parent_unknown, store_failed, unwritable
+from engine.store.genesis_copy import read_genesis
+from engine.store.history import History, delta_of, encode_history
+from engine.store.home import HomeLock, check_chain, create_home, read_format
+from engine.store.indexes import HistoryPage, Place
+from engine.store.recovery import FINALIZED, HEAD, forget_abandoned, open_rows, recover
+from engine.store.rows import BlockRow, Pointer, Reader
+from engine.store.runs import SortedRuns
+from engine.store.segment import LogKind, Position, SegmentLog, record_bytes
+from engine.store.snapshots import LoadedState, Snapshots, read_history
+from engine.store.upkeep import Upkeep
+from engine.store.values import AppendTicket, FinalBlock, StoredBlock, durable_ticket
+from kernels.backend import Backend
+from kernels.layout import U8, U32
+
+ROWS_SPARE_BYTES = 2**17
+"""What one commit of rows may add to their file, about."""
+APPENDS_MAX = 16
+"""Blocks that may wait to be written; more are refused as StoreFull."""
+
+
+class Store:
+    """A home that this process has open."""
+
+    def __init__(
+        self, home: Path, config: StoreConfig, lock: HomeLock, genesis_hash: bytes
+    ) -> None:
+        """Open what stands in a home that is locked; `Store.open` is the way in."""
+        self.home = home
+        self.config = config
+        self.genesis_hash = genesis_hash
+        self._lock_file = lock
+        self.genesis: Genesis = read_genesis(home / "genesis", genesis_hash)
+        self._blocks = SegmentLog(
+            home / "blocks", LogKind.BLOCKS, genesis_hash, config.segment_bytes
+        )
+        self._history = SegmentLog(
+            home / "history", LogKind.HISTORY, genesis_hash, config.segment_bytes
+        )
+        self._rows, defect = open_rows(home / "rows")
+        self._notices: list[str] = []
+        if defect is not None:
+            self._notices.append(f"made the rows anew from the segments: {defect}")
+        try:
+            self._open_parts()
+        except BaseException:
+            self._rows.close()
+            raise
+        self._mutex = threading.Lock()
+        self._pending: dict[bytes, AppendTicket] = {}
+        self._appender = ThreadPoolExecutor(1, thread_name_prefix="append")
+        self._failed: BaseException | None = None
+
+    def _open_parts(self) -> None:
+        """Make rows and logs agree, then open what is derived."""
+        home, chain = self.home, self.genesis_hash
+        self._notices += recover(self._rows, self._blocks, self._history, chain)
+        with self._rows.read() as reader:
+            self._known = {item.block_hash: item.height for item in reader.unfinalized()}
+            self._finalized, self._head = _pointers(reader)
+        self._snapshots = Snapshots(home, chain, self._rows, self._history)
+        self._transactions = SortedRuns(home / "transactions", chain)
+        self._accounts = SortedRuns(home / "accounts", chain)
+        self._upkeep = Upkeep(
+            self.config, self._rows, (self._blocks, self._history), self._snapshots,
+            (self._transactions, self._accounts), self.disk_use,
+        )  # fmt: skip
+
+    @staticmethod
+    def create(home: Path, genesis: Genesis) -> None:
+        """Make a home for a chain. Raises StoreError."""
+        create_home(home, genesis)
+
+    @classmethod
+    def open(
+        cls, home: Path, config: StoreConfig | None = None, genesis_hash: bytes | None = None
+    ) -> "Store":
+        """Open a home, repairing what a crash left; genesis_hash: of the only chain that is meant.
+
+        Raises StoreError: no home, another chain's, a newer version's, locked, not writable, full,
+        or damaged beyond what is redundant.
+        """
+        found = read_format(home)
+        if genesis_hash is not None:
+            check_chain(home, found, genesis_hash)
+        lock = HomeLock(home)
+        try:
+            return cls(home, config or StoreConfig(), lock, found)
+        except BaseException as error:
+            lock.release()
+            if isinstance(error, PermissionError):
+                raise unwritable(home, error) from error
+            raise
+
+    @property
+    def finalized(self) -> Pointer:
+        """The finalized block; genesis at first."""
+        return self._finalized
+
+    @property
+    def head(self) -> Pointer:
+        """The block that was followed last and is still stored, at least the finalized one."""
+        return self._head
+
+    def take_notices(self) -> list[str]:
+        """Return what a person should know since the last call: repairs, cuts, fall-backs."""
+        indexes_removed = (self._transactions.removed, self._accounts.removed)
+        sources = (
+            self._notices, self._snapshots.notices, self._upkeep.notices, *indexes_removed
+        )  # fmt: skip
+        taken = [text for source in sources for text in source]
+        for source in sources:
+            source.clear()
+        return taken
+
+    def begin_append(
+        self, block_hash: bytes, header: bytes, payload: bytes | memoryview
+    ) -> AppendTicket:
+        """Start making a block durable and return at once; the payload must not change meanwhile.
+
+        Its parent must be stored or finalized. A block that is stored already, or on its way, is
+        not written twice. Raises StoreFull before anything is written, StoreError.
+        """
+        self._check_writable()
+        decoded = Header.decode(header)
+        assert decoded.block_hash() == block_hash, "a block is stored under its header's hash"
+        with self._mutex:
+            if block_hash in self._known:
+                return durable_ticket()
+            if block_hash in self._pending:
+                return self._pending[block_hash]
+            parents = (self.finalized.block_hash, *self._known, *self._pending)
+            if decoded.parent_hash not in parents or decoded.height <= self.finalized.height:
+                raise parent_unknown(self.home, block_hash)
+            if len(self._pending) >= APPENDS_MAX:
+                raise full(self.home, f"{APPENDS_MAX} blocks are on their way: wait for one")
+            needed = record_bytes(PAYLOAD_START + len(payload))
+            self._check_room(needed, self.config.finalize_spare_bytes)
+            future = self._appender.submit(
+                self._append, block_hash, decoded.height, header, payload
+            )
+            ticket = self._pending[block_hash] = AppendTicket(future)
+        return ticket
+
+    def append_block(self, block_hash: bytes, header: bytes, payload: bytes | memoryview) -> None:
+        """Make a block durable; what `begin_append` does, and its ticket's `wait`."""
+        self.begin_append(block_hash, header, payload).wait()
+
+    def finalize(self, blocks: Sequence[FinalBlock], head: bytes | None = None) -> list[bytes]:
+        """Make blocks irreversible in one durable step; returns the hashes that are abandoned.
+
+        blocks: the descendants of the finalized block in order of height, all of them stored; they
+        may be none. head: the block that is followed now, one of them or a descendant of the last.
+        Raises StoreFull, and nothing has changed; StoreError.
+        """
+        self._check_writable()
+        for ticket in list(self._pending.values()):
+            # A block for which there was no room is told to whoever holds its ticket.
+            with contextlib.suppress(StoreFull):
+                ticket.wait()
+        rows = self._rows_of(blocks)
+        finalized, followed = self._pointers_after(blocks, rows, head)
+        bodies = [
+            body_parts(row.header, encode_history(delta_of(block.changes), block.statuses))
+            for block, row in zip(blocks, rows, strict=True)
+        ]
+        self._check_room(sum(record_bytes(sum(map(len, parts))) for parts in bodies), 0)
+        with self._mutex:
+            begin = self._history.end
+            try:
+                locations = [
+                    self._history.append(row.height, block.block_hash, parts)
+                    for block, row, parts in zip(blocks, rows, bodies, strict=True)
+                ]
+                if blocks:
+                    self._sync(self._history)
+                with self._rows.write() as writer:
+                    for block, row, place in zip(blocks, rows, locations, strict=True):
+                        writer.put_block(block.block_hash, replace(row, history=place))
+                    writer.set_pointer(FINALIZED, finalized)
+                    writer.set_pointer(HEAD, followed)
+                    abandoned = forget_abandoned(writer, finalized)
+                    writer.set_durable_end(LogKind.HISTORY, self._history.end)
+            except StoreFull:
+                self._cut(self._history, begin)
+                raise
+            except BaseException as error:
+                self._failed = error
+                raise
+            with self._rows.read() as reader:
+                self._known = {item.block_hash: item.height for item in reader.unfinalized()}
+                self._finalized, self._head = _pointers(reader)
+        for _, row in abandoned:
+            self._blocks.reclaim(row.payload, PAYLOAD_START)
+        return [block_hash for block_hash, _ in abandoned]
+
+    def set_head(self, block_hash: bytes) -> None:
+        """Store which block is followed; raises StoreError if it is not stored."""
+        self.finalize([], block_hash)
+
+    def unfinalized(self) -> list[StoredBlock]:
+        """Return the stored blocks above the finalized one, parents first: to execute again."""
+        with self._rows.read() as reader:
+            found = [(item, reader.block(item.block_hash)) for item in reader.unfinalized()]
+        return [StoredBlock.of(item.block_hash, row) for item, row in found if row is not None]
+
+    def block(self, block_hash: bytes) -> StoredBlock | None:
+        """Return a stored block, finalized or not; None if it is unknown or pruned."""
+        with self._rows.read() as reader:
+            row = reader.block(block_hash)
+        return None if row is None else StoredBlock.of(block_hash, row)
+
+    def block_at(self, height: int) -> StoredBlock | None:
+        """Return the finalized block at a height, None at 0 and where it is pruned."""
+        with self._rows.read() as reader:
+            block_hash = reader.finalized_hash(height)
+            row = None if block_hash is None else reader.block(block_hash)
+        return None if row is None or block_hash is None else StoredBlock.of(block_hash, row)
+
+    def blocks_at(self, first: int, count: int) -> list[StoredBlock]:
+        """Return the finalized blocks at [first, first + count), up to the first missing one."""
+        found: list[StoredBlock] = []
+        while len(found) < count and (block := self.block_at(first + len(found))) is not None:
+            found.append(block)
+        return found
+
+    def payload(self, block_hash: bytes) -> memoryview | None:
+        """Return a stored payload, every byte compared; None if it is unknown or pruned.
+
+        Raises StoreDamaged.
+        """
+        with self._rows.read() as reader:
+            row = reader.block(block_hash)
+        if row is None or not self._blocks.has(row.payload):
+            return None
+        return self._blocks.read(row.payload, block_hash)[PAYLOAD_START:]
+
+    def history(self, block_hash: bytes) -> History | None:
+        """Return a finalized block's delta and receipts; None if unknown, unfinalized or pruned.
+
+        Raises StoreDamaged.
+        """
+        with self._rows.read() as reader:
+            row = reader.block(block_hash)
+        return None if row is None else read_history(self._history, block_hash, row)
+
+    def load_state(self, backend: Backend, capacity: int = 0) -> LoadedState:
+        """Return the finalized state from the last good snapshot, or genesis, and the deltas.
+
+        Raises StoreDamaged, StoreError if no way leads to the finalized state_hash.
+        """
+        return self._snapshots.load(self.genesis, self.finalized, backend, capacity)
+
+    def index(self, height: int, hashes: U8, senders: U32, recipients: U32, statuses: U8) -> None:
+        """Enter a finalized block into the indexes; twice does no harm.
+
+        hashes: (n, 32) uint8; senders, recipients: (n,) uint32 account slots, NO_SLOT for a
+        recipient without account; statuses: (n,) uint8. Raises StoreFull.
+        """
+        assert height <= self.finalized.height, "only what is finalized is indexed"
+        if self.config.is_indexed:
+            indexes.index_hashes(self._transactions, height, hashes)
+        if self.config.has_account_history:
+            indexes.index_parties(self._accounts, height, senders, recipients, statuses)
+
+    def unindexed(self) -> list[tuple[int, int]]:
+        """Return the spans of finalized heights, inclusive, that an index lacks: call `index`."""
+        first = self._upkeep.payloads_from(self.finalized)
+        spans: list[tuple[int, int]] = []
+        if self.config.is_indexed:
+            spans += self._transactions.missing(first, self.finalized.height)
+        if self.config.has_account_history:
+            spans += self._accounts.missing(first, self.finalized.height)
+        return sorted(set(spans))
+
+    def find_transaction(self, transaction_hash: bytes) -> Place | None:
+        """Return where a finalized, indexed transaction stands, compared by its whole hash."""
+        for place in reversed(indexes.find_hash(self._transactions, transaction_hash)):
+            record = self.transaction_at(place)
+            if record is not None and blake3(record).digest() == transaction_hash:
+                return place
+        return None
+
+    def transaction_at(self, place: Place) -> bytes | None:
+        """Return the 192-byte record at a place of a finalized block, None if it is not held."""
+        with self._rows.read() as reader:
+            block_hash = reader.finalized_hash(place.height)
+            row = None if block_hash is None else reader.block(block_hash)
+        if row is None or not self._blocks.has(row.payload):
+            return None
+        return read_transaction(self._blocks, row.payload, place.position)
+
+    def account_history(
+        self, slot: int, before: int | None = None, limit: int = 100
+    ) -> HistoryPage:
+        """Return finalized, indexed transactions of an account slot, newest first."""
+        return indexes.account_page(self._accounts, slot, before, limit)
+
+    def disk_use(self) -> DiskUse:
+        """Return what the home takes and what is free."""
+        return DiskUse(
+            blocks=self._blocks.disk_bytes,
+            history=self._history.disk_bytes,
+            rows=self._rows.disk_bytes,
+            snapshots=self._snapshots.disk_bytes,
+            indexes=self._transactions.disk_bytes + self._accounts.disk_bytes,
+            bad_blocks=folder_bytes(self.home / "bad_blocks"),
+            max_disk_bytes=self.config.max_disk_bytes,
+            free=free_bytes(self.home),
+        )
+
+    def maintain(self) -> None:
+        """Keep house after a finalization: snapshots when due, pruning, merges; never waits long.
+
+        Raises StoreError; what went wrong with a snapshot is a notice.
+        """
+        self._check_writable()
+        self._upkeep.step(self.finalized)
+
+    @property
+    def upkeep(self) -> Upkeep:
+        """Snapshots in the making, their progress, and pruning by hand."""
+        return self._upkeep
+
+    def verify(self) -> int:
+        """Read everything that is stored, every byte compared; returns the number of records.
+
+        Raises StoreDamaged with the first that is not what was written.
+        """
+        count = 0
+        with self._rows.read() as reader:
+            reader.check_all()
+            hashes = [reader.finalized_hash(h) for h in range(1, self.finalized.height + 1)]
+            hashes += [item.block_hash for item in reader.unfinalized()]
+        for block_hash in filter(None, hashes):
+            count += (self.payload(block_hash) is not None) + (self.history(block_hash) is not None)
+        return count + self._snapshots.verify()
+
+    def close(self) -> None:
+        """Finish what is under way and give the home back."""
+        try:
+            self._appender.shutdown()
+            self._upkeep.close()
+            self._transactions.close()
+            self._accounts.close()
+        finally:
+            self._blocks.close()
+            self._history.close()
+            self._rows.close()
+            self._lock_file.release()
+
+    def __enter__(self) -> "Store":
+        """Return the store, which is open already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _append(
+        self, block_hash: bytes, height: int, header: bytes, payload: bytes | memoryview
+    ) -> None:
+        """Write one block and its row: the work of the background thread."""
+        begin = self._blocks.end
+        try:
+            place = self._blocks.append(height, block_hash, body_parts(header, [payload]))
+            self._sync(self._blocks)
+            row = BlockRow(height=height, payload=place, history=None, header=header)
+            with self._rows.write() as writer:
+                writer.put_block(block_hash, row)
+                writer.set_durable_end(LogKind.BLOCKS, self._blocks.end)
+            with self._mutex:
+                self._known[block_hash] = height
+        except StoreFull:
+            self._cut(self._blocks, begin)
+            raise
+        except BaseException as error:
+            self._failed = error
+            raise
+        finally:
+            with self._mutex:
+                self._pending.pop(block_hash, None)
+
+    def _rows_of(self, blocks: Sequence[FinalBlock]) -> list[BlockRow]:
+        """Return the rows of blocks that continue the finalized chain; raises StoreError."""
+        parent, rows = self.finalized, []
+        with self._rows.read() as reader:
+            for block in blocks:
+                row = reader.block(block.block_hash)
+                if row is None or Header.decode(row.header).parent_hash != parent.block_hash:
+                    raise not_final(self.home, block.block_hash, parent.height)
+                rows.append(row)
+                parent = Pointer(height=row.height, block_hash=block.block_hash)
+        return rows
+
+    def _pointers_after(
+        self, blocks: Sequence[FinalBlock], rows: list[BlockRow], head: bytes | None
+    ) -> tuple[Pointer, Pointer]:
+        """Return `finalized` and `head` as they will be; raises StoreError for an unknown head."""
+        finalized = self.finalized
+        if blocks:
+            finalized = Pointer(height=rows[-1].height, block_hash=blocks[-1].block_hash)
+        if head is None:
+            return finalized, self.head
+        if head == finalized.block_hash:
+            return finalized, finalized
+        height = self._known.get(head, 0)
+        if height <= finalized.height:
+            raise not_final(self.home, head, finalized.height)
+        return finalized, Pointer(height=height, block_hash=head)
+
+    def _check_room(self, needed: int, spare: int) -> None:
+        whole = needed + ROWS_SPARE_BYTES
+        check_room(self.home, self.disk_use(), whole, spare, self.config.free_bytes_min)
+
+    def _check_writable(self) -> None:
+        """Raise StoreError if an earlier write failed in a way that leaves the disk unknown."""
+        if self._failed is not None:
+            raise store_failed(self.home, self._failed) from self._failed
+
+    def _sync(self, log: SegmentLog) -> None:
+        """Make a log durable; after a failed sync nobody knows what is on disk."""
+        try:
+            log.sync()
+        except OSError as error:
+            self._failed = error
+            raise store_failed(self.home, error) from error
+
+    def _cut(self, log: SegmentLog, end: Position) -> None:
+        """Take back what was appended but not committed."""
+        try:
+            log.cut(end)
+        except OSError as error:
+            self._failed = error
+            raise store_failed(self.home, error) from error
+
+
+def _pointers(reader: Reader) -> tuple[Pointer, Pointer]:
+    """Return the finalized block and the head."""
+    finalized, head = reader.pointer(FINALIZED), reader.pointer(HEAD)
+    assert finalized is not None, "recovery sets it"
+    assert head is not None, "recovery sets it"
+    return finalized, head

@@ -1,0 +1,119 @@
+"""Power cuts: at every durable point a copy with a torn tail opens to what was answered for."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.store.segment import SegmentLog
+from engine.store.store import Store
+from kernels.backend import Backend
+from tests.engine.store.chains import (
+    SMALL,
+    Made,
+    Maker,
+    chain_genesis,
+    new_store,
+    payload_of,
+    store_block,
+)
+
+
+@dataclass
+class Crash:
+    """A copy of the home at one instant, and what had been answered for."""
+
+    home: Path
+    stored: list[Made]
+    finalized_height: int
+
+
+@dataclass
+class Recorder:
+    """Copies a home before and after each sync; before it, with the unsynced tail torn."""
+
+    home: Path
+    target: Path
+    rng: np.random.Generator
+    crashes: list[Crash] = field(default_factory=list)
+    stored: list[Made] = field(default_factory=list)
+    finalized_height: int = 0
+
+    def copy(self) -> Path:
+        """Copy the home as it is and note what was answered for."""
+        target = self.target / f"{len(self.crashes):04d}"
+        shutil.copytree(self.home, target)
+        self.crashes.append(Crash(target, list(self.stored), self.finalized_height))
+        return target
+
+    def hook(self, sync: Callable[[SegmentLog], None]) -> Callable[[SegmentLog], None]:
+        """Return a sync that records."""
+        durable = {"blocks": (0, 0), "history": (0, 0)}
+
+        def recorded(log: SegmentLog) -> None:
+            name = log.folder.name
+            if log.end > durable[name]:
+                self.tear(self.copy() / name, durable[name])
+            sync(log)
+            if log.end > durable[name]:
+                durable[name] = log.end
+                self.copy()
+
+        return recorded
+
+    def tear(self, folder: Path, durable: tuple[int, int]) -> None:
+        """Damage what was not durable: cut the last file, or lose pages in the middle of it."""
+        path = max(folder.glob("*.seg"))
+        first = durable[1] if int(path.stem) == durable[0] else 0
+        size = path.stat().st_size
+        place = int(self.rng.integers(first, size))
+        if self.rng.integers(2):
+            with path.open("r+b") as file:
+                file.truncate(place)
+        else:
+            data = bytearray(path.read_bytes())
+            data[place : place + 512] = bytes(len(data[place : place + 512]))
+            path.write_bytes(data)
+
+
+def test_every_durable_point(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was not synced may be lost; nothing else is, and the state is an exact one."""
+    maker = Maker(chain_genesis(), backend)
+    home, copies = tmp_path / "home", tmp_path / "copies"
+    copies.mkdir()
+    store = new_store(home, maker.genesis)
+    recorder = Recorder(home, copies, rng)
+    monkeypatch.setattr(SegmentLog, "sync", recorder.hook(SegmentLog.sync))
+    for number in range(9):
+        made = maker.block(rng)
+        store_block(store, made)
+        recorder.stored.append(made)
+        if number % 4 == 3:
+            final = [item for item in maker.made if item.height > store.finalized.height]
+            store.finalize([item.final for item in final], made.block_hash)
+            recorder.finalized_height = made.height
+    monkeypatch.undo()
+    store.close()
+    assert len(recorder.crashes) >= 20
+    for crash in recorder.crashes:
+        with Store.open(crash.home, SMALL) as opened:
+            height = opened.finalized.height
+            assert crash.finalized_height <= height <= len(crash.stored) + 1
+            for made in crash.stored:
+                assert payload_of(opened, made.block_hash) == made.payload
+            loaded = opened.load_state(backend)
+            if height:
+                assert loaded.state.state_hash() == maker.made[height - 1].outcome.state_hash
+            above = [item.height for item in opened.unfinalized()]
+            assert above == list(range(height + 1, height + 1 + len(above)))
+            opened.verify()
+            # It goes on from there.
+            following = maker.made[height + len(above) :][:1]
+            for made in following:
+                store_block(opened, made)
+                assert payload_of(opened, made.block_hash) == made.payload

@@ -1,0 +1,172 @@
+"""The store as its owner uses it: append, finalize, read, restart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.store.config import StoreConfig
+from engine.store.errors import StoreError, StoreFull
+from engine.store.store import Store
+from kernels.backend import Backend
+from tests.engine.store.chains import (
+    SMALL,
+    Maker,
+    chain_genesis,
+    index_block,
+    new_store,
+    payload_of,
+    store_block,
+)
+
+
+def test_what_is_stored_is_there_again(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator
+) -> None:
+    """Payloads, headers, receipts and deltas come back as they went in, also after a restart."""
+    maker = Maker(chain_genesis(), backend)
+    store = new_store(tmp_path / "home", maker.genesis)
+    for _ in range(20):
+        store_block(store, maker.block(rng))
+        if len(maker.made) % 3 == 0:
+            final = [item for item in maker.made if item.height > store.finalized.height]
+            assert store.finalize([item.final for item in final], maker.tip_hash) == []
+    for _ in range(2):
+        assert store.finalized.height == 18
+        assert store.head.block_hash == maker.made[17].block_hash
+        assert [item.height for item in store.unfinalized()] == [19, 20]
+        for made in maker.made:
+            assert payload_of(store, made.block_hash) == made.payload
+            stored = store.block(made.block_hash)
+            assert stored is not None
+            assert stored.header == made.header
+            history = store.history(made.block_hash)
+            assert (history is not None) == (made.height <= 18)
+            if history is not None:
+                assert history.statuses.tolist() == made.outcome.statuses.tolist()
+                changes = made.outcome.changes
+                assert history.delta.slots.tolist() == changes.slots.tolist()
+                assert history.delta.balances.tolist() == changes.balances_after.tolist()
+                assert history.delta.nonces.tolist() == changes.nonces_after.tolist()
+                assert history.delta.created_keys.tolist() == changes.created_keys.tolist()
+        assert [b.block_hash for b in store.blocks_at(4, 100)] == [
+            item.block_hash for item in maker.made[3:18]
+        ]
+        loaded = store.load_state(backend)
+        assert loaded.state.state_hash() == maker.made[17].outcome.state_hash
+        assert store.verify() == 20 + 18
+        assert store.take_notices() == []
+        store.close()
+        store = Store.open(tmp_path / "home", SMALL, maker.chain_hash)
+    store.close()
+
+
+def test_forks_are_abandoned_and_reclaimed(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator
+) -> None:
+    """Finalizing one branch forgets the others, of any length, and takes their room back."""
+    maker = Maker(chain_genesis(), backend)
+    store = new_store(tmp_path / "home", maker.genesis)
+    first = maker.block(rng)
+    store_block(store, first)
+    beside = [maker.block(rng, 300) for _ in range(3)]
+    for item in beside:
+        store_block(store, item)
+    for _ in beside:
+        maker.back()
+    second = maker.block(rng)
+    store_block(store, second)
+    before = store.disk_use().blocks
+    abandoned = store.finalize([first.final, second.final], second.block_hash)
+    assert sorted(abandoned) == sorted(item.block_hash for item in beside)
+    assert store.disk_use().blocks < before - 2 * len(beside[0].payload)
+    for _ in range(2):
+        assert store.unfinalized() == []
+        assert [store.payload(item.block_hash) for item in beside] == [None] * 3
+        assert payload_of(store, first.block_hash) == first.payload
+        assert payload_of(store, second.block_hash) == second.payload
+        store.close()
+        store = Store.open(tmp_path / "home", SMALL)
+    store.close()
+
+
+def test_what_is_refused(tmp_path: Path, backend: Backend, rng: np.random.Generator) -> None:
+    """Blocks without a parent, and finalizations out of order, change nothing."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        first, second = maker.block(rng), maker.block(rng)
+        with pytest.raises(StoreError, match=r"store\.parent_unknown"):
+            store_block(store, second)
+        with pytest.raises(StoreError, match=r"store\.not_descendant"):
+            store.finalize([first.final])
+        store_block(store, first)
+        store_block(store, first)
+        store_block(store, second)
+        with pytest.raises(StoreError, match=r"store\.not_descendant"):
+            store.finalize([second.final])
+        with pytest.raises(StoreError, match=r"store\.not_descendant"):
+            store.set_head(b"?" * 32)
+        store.set_head(second.block_hash)
+        assert store.head.height == 2
+        store.finalize([first.final, second.final])
+        assert store.verify() == 4
+        with pytest.raises(StoreError, match=r"store\.parent_unknown"):
+            store_block(store, first)
+
+
+def test_disk_use_is_bounded(tmp_path: Path, backend: Backend, rng: np.random.Generator) -> None:
+    """Beyond max_disk_bytes new blocks are refused, finalization still has its share."""
+    maker = Maker(chain_genesis(), backend)
+    home = tmp_path / "home"
+    new_store(home, maker.genesis).close()
+    config = StoreConfig(max_disk_bytes=4_000_000, free_bytes_min=0, segment_bytes=4096)
+    with Store.open(home, config) as store:
+        refusal = None
+        while refusal is None:
+            made = maker.block(rng, 300)
+            try:
+                store_block(store, made)
+            except StoreFull as error:
+                refusal = error
+        last = maker.made[-2]
+        assert "max_disk_bytes" in str(refusal)
+        store.finalize([item.final for item in maker.made[:-1]])
+        use = store.disk_use()
+        assert use.total <= 4_000_000
+        assert store.verify() == 2 * last.height
+
+
+def test_old_blocks_are_pruned(tmp_path: Path, backend: Backend, rng: np.random.Generator) -> None:
+    """With keep_blocks, files and rows of old blocks go; state and newer blocks stay."""
+    maker = Maker(chain_genesis(), backend)
+    home = tmp_path / "home"
+    new_store(home, maker.genesis).close()
+    config = StoreConfig(keep_blocks=10, snapshot_every=20, free_bytes_min=0, segment_bytes=4096)
+    store = Store.open(home, config)
+    for _ in range(90):
+        made = maker.block(rng)
+        store_block(store, made)
+        store.finalize([made.final], made.block_hash)
+        index_block(store, maker, made)
+        store.maintain()
+        if made.height % 20 == 0:
+            assert store.upkeep.collect_snapshot(is_waiting=True), store.take_notices()
+    store.maintain()
+    assert store.take_notices() == []
+    for _ in range(2):
+        assert [store.payload(item.block_hash) is None for item in maker.made[:75]] == [True] * 75
+        assert all(payload_of(store, i.block_hash) == i.payload for i in maker.made[80:])
+        assert store.history(maker.made[70].block_hash) is not None
+        assert store.block_at(30) is None
+        loaded = store.load_state(backend)
+        assert loaded.base_height == 80
+        assert loaded.state.state_hash() == maker.made[-1].outcome.state_hash
+        hashes = maker.made[-1].outcome.transaction_hashes
+        place = store.find_transaction(hashes[3].tobytes())
+        assert place is not None
+        assert (place.height, place.position) == (90, 3)
+        assert store.find_transaction(maker.made[0].outcome.transaction_hashes[0].tobytes()) is None
+        assert store.unindexed() == []
+        store.close()
+        store = Store.open(home, config)
+    store.close()
