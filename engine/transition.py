@@ -20,10 +20,15 @@ from engine.columns import signed_messages, take
 from engine.errors import TRANSACTION_REASON_BASE, InvalidPayload, Reason
 from engine.state import State
 from kernels import layout
-from kernels.layout import U8, Changes, Columns, Rules, Walk
+from kernels.layout import U8, U32, Changes, Columns, Rules, Walk
 
 IsVerified = Callable[[U8], NDArray[np.bool_]]
 """(n, 32) transaction hashes -> (n,) bool: whose signature this process has verified before."""
+MarkVerified = Callable[[U8], None]
+"""Is given the (m, 32) transaction hashes whose signatures were found valid."""
+
+STOPPABLE_STAGES = frozenset({"decode", "lookup", "execute", "hash", "verify", "settle"})
+"""Before these nothing is written yet: whoever is told of a stage's beginning may raise."""
 
 
 class LedgerRules(NamedTuple):
@@ -46,6 +51,15 @@ class BlockContext:
     limits: PayloadLimits
 
 
+class Parties(NamedTuple):
+    """The accounts that each transaction of a payload moved."""
+
+    senders: U32
+    """(n,) uint32 account slots"""
+    recipients: U32
+    """(n,) uint32 account slots, NO_SLOT where there is no account after the block either"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a payload came to; its changes stand in the state."""
@@ -59,6 +73,8 @@ class Outcome:
     state_hash: bytes
     changes: Changes
     fee_total: int
+    parties: Parties | None = None
+    """None unless it was asked for"""
 
 
 @dataclass(slots=True)
@@ -66,13 +82,29 @@ class StageTimer:
     """Nanoseconds per stage, added up over calls."""
 
     ns: dict[str, int] = field(default_factory=dict)
+    before: Callable[[str], None] | None = None
+    """is told each of STOPPABLE_STAGES before it begins, and may raise"""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block under `with` to the stage `name`."""
+        if self.before is not None and name in STOPPABLE_STAGES:
+            self.before(name)
         start = time.perf_counter_ns()
         yield
         self.ns[name] = self.ns.get(name, 0) + time.perf_counter_ns() - start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a payload is executed; nothing of it shows in a result."""
+
+    timer: StageTimer = field(default_factory=StageTimer)
+    is_verified: IsVerified | None = None
+    """None: every signature is verified"""
+    mark_verified: MarkVerified | None = None
+    keeps_parties: bool = False
+    """whether the outcome says which accounts each transaction moved"""
 
 
 def all_verified(hashes: U8) -> NDArray[np.bool_]:
@@ -87,13 +119,15 @@ def execute_payload(
     *,
     timer: StageTimer | None = None,
     is_verified: IsVerified | None = None,
+    execution: Execution | None = None,
 ) -> Outcome:
     """Execute `payload` on `state` and leave the result in it.
 
-    With `is_verified` None every signature is verified. Raises InvalidPayload with the first
-    defect in canonical order; the state is then what it was.
+    With `is_verified` None every signature is verified; `execution` says both and more. Raises
+    InvalidPayload with the first defect in canonical order; the state is then what it was.
     """
-    timer = timer or StageTimer()
+    execution = execution or Execution(timer=timer or StageTimer(), is_verified=is_verified)
+    timer = execution.timer
     accounts, backend = state.accounts, state.backend
     with timer.stage("decode"):
         batch = decode_payload(payload, context.limits)
@@ -107,8 +141,7 @@ def execute_payload(
         hashes = backend.hash_transactions(columns)
         transactions_root = receipts.transactions_root(backend, hashes, offsets)
     with timer.stage("verify"):
-        known = np.zeros(len(hashes), np.bool_) if is_verified is None else is_verified(hashes)
-        _refuse_first_defect(state, batch, walk, known, context.transaction_domain)
+        _refuse_first_defect(state, batch, walk, hashes, context.transaction_domain, execution)
     with timer.stage("settle"):
         changes = accounts.settle(
             columns, offsets, senders, recipients, walk, context.fee_recipient, rules
@@ -117,6 +150,10 @@ def execute_payload(
             maximum = context.rules.accounts_max
             detail = f"the chain holds at most {maximum} accounts and this payload needs more"
             raise InvalidPayload(Reason.ACCOUNTS_EXCEEDED, None, detail)
+    parties = None
+    if execution.keeps_parties:
+        with timer.stage("parties"):
+            parties = _parties(state, batch, senders, recipients)
     with timer.stage("receipts"):
         receipts_hash = receipts.receipts_hash(
             backend, hashes, walk.statuses, columns.kind, columns.fee
@@ -132,17 +169,30 @@ def execute_payload(
         state_hash=state_hash,
         changes=changes,
         fee_total=walk.fee_total,
+        parties=parties,
     )
 
 
+def _parties(state: State, batch: Batch, senders: U32, recipients: U32) -> Parties:
+    """Return the slots of each transaction; those of accounts that the block created are new."""
+    created = np.flatnonzero(recipients == layout.NO_SLOT)
+    if len(created):
+        recipients = recipients.copy()
+        recipients[created] = state.accounts.lookup(batch.columns.recipient[created])
+    return Parties(np.repeat(senders, np.diff(batch.lane_offsets)), recipients)
+
+
 def _refuse_first_defect(
-    state: State, batch: Batch, walk: Walk, known: NDArray[np.bool_], domain: bytes
+    state: State, batch: Batch, walk: Walk, hashes: U8, domain: bytes, execution: Execution
 ) -> None:
     """Raise for the earliest of the walk's defect and the first bad signature.
 
     A signature is the last check of a transaction, so at one position the walk's defect counts.
     """
     position, code = walk.defect_index, walk.defect
+    known = np.zeros(len(hashes), np.bool_)
+    if execution.is_verified is not None:
+        known = execution.is_verified(hashes)
     end = position if code != layout.NO_DEFECT else len(known)
     unknown = np.flatnonzero(~known[:end])
     if len(unknown):
@@ -152,7 +202,9 @@ def _refuse_first_defect(
         verdicts = state.backend.verify_signatures(
             columns.sender, columns.signature, signed_messages(columns, domain)
         )
-        bad = np.flatnonzero(~verdicts)
+        if execution.mark_verified is not None:
+            execution.mark_verified(hashes[unknown[verdicts != 0]])
+        bad = np.flatnonzero(verdicts == 0)
         if len(bad):
             position, code = int(unknown[bad[0]]), layout.SIGNATURE
     if code != layout.NO_DEFECT:

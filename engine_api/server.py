@@ -2,8 +2,9 @@
 
 The server judges form and order of messages, tokens, deadlines and bounds; verdicts are the
 engine's. Bytes come and go raw and are decoded inside the handlers, so that garbage is
-INVALID_ARGUMENT with a sentence. A stream that is cut never reaches the engine.
-Spec: spec/engine_api.md.
+INVALID_ARGUMENT with a sentence. A stream that is cut reaches the engine, if at all, with fewer
+bytes than its header names (gRPC may tell of its end before it tells that this was a cut):
+MALFORMED, and nobody there to hear it. Spec: spec/engine_api.md.
 """
 
 import time

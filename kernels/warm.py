@@ -10,8 +10,9 @@ import time
 
 import numpy as np
 
-from kernels import jit
+from kernels import jit, marks
 from kernels.backend import Backend, BackendName, open_backend
+from kernels.host_accounts import key_words, read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import Columns, Rules
 
@@ -71,6 +72,15 @@ def exercise(backend: Backend) -> None:
     accounts.update_tree_slots(changes.slots, changes.count_before, accounts.count)
 
 
+def exercise_marks() -> None:
+    """Put hashes into a set of marks and find them."""
+    tags, kept = np.zeros((8, marks.WAYS), np.uint64), np.zeros((8 * marks.WAYS, 4), np.uint64)
+    secret = read_only(np.arange(8, dtype=np.uint64))
+    hashes = key_words(made_up_columns().sender)
+    marks.put_marks(tags, kept, np.zeros(8, np.uint8), secret, hashes)
+    marks.find_marks(tags, kept, secret, hashes, np.zeros(COUNT, np.uint8), 0, COUNT)
+
+
 def main() -> int:
     """Compile for both arms and say what is going on."""
     if not __debug__:
@@ -90,6 +100,7 @@ def main() -> int:
             backend.close()
     seeds = np.zeros((COUNT, 32), np.uint8)
     insecure_sign(seeds, insecure_public_keys(seeds), np.zeros((COUNT, 160), np.uint8))
+    exercise_marks()
     elapsed_ms = (time.monotonic_ns() - start) // 1_000_000
     sys.stdout.write(f"kernels are ready ({elapsed_ms} ms)\n")
     return 0

@@ -72,7 +72,9 @@ def recover(rows: Rows, blocks: SegmentLog, history: SegmentLog, genesis_hash: b
     for _, row in abandoned:
         blocks.reclaim(row.payload, PAYLOAD_START)
     taken = sum(len(records) for records in found.values())
-    if taken and not is_new:
+    if taken and is_new:
+        notices.append(f"made the rows anew from {taken} records")
+    elif taken:
         notices.append(f"took in {taken} whole records that had not been answered for")
     return notices
 

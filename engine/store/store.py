@@ -67,7 +67,7 @@ class Store:
         self._rows, defect = open_rows(home / "rows")
         self._notices: list[str] = []
         if defect is not None:
-            self._notices.append(f"made the rows anew from the segments: {defect}")
+            self._notices.append(f"the rows were removed: {defect}")
         try:
             self._open_parts()
         except BaseException:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine_api.client import EngineApiClient
+from engine_api.protocol import ExecutionEngine
 from engine_api.server import EngineApiServer
 from engine_api.types import BlockId, Limits
 from tests.engine_api import toy
@@ -24,7 +25,12 @@ class ToyDriver:
 
     def __init__(self) -> None:
         """Start at genesis."""
-        self.engine = FakeEngine()
+        self.fake = FakeEngine()
+
+    @property
+    def engine(self) -> ExecutionEngine:
+        """The engine under test."""
+        return self.fake
 
     def block(self, parent: toy.Block | None, salt: int) -> toy.Block:
         """Return a valid block."""
@@ -40,7 +46,7 @@ class ToyDriver:
 
     def restart(self) -> None:
         """Keep what is final."""
-        self.engine = self.engine.restarted()
+        self.fake = self.fake.restarted()
 
 
 class SocketDriver(ToyDriver):
@@ -48,32 +54,37 @@ class SocketDriver(ToyDriver):
 
     def __init__(self, address: str) -> None:
         """Start at genesis, and serve."""
+        super().__init__()
+        self.failures: list[Exception] = []
         self._stack = ExitStack()
         self._address = address
-        self._fake = FakeEngine()
-        self._serve()
+        self._client = self._serve()
+
+    @property
+    def engine(self) -> ExecutionEngine:
+        """The client."""
+        return self._client
 
     def restart(self) -> None:
         """Stop the server, and start another one at the same address."""
         self.close()
-        self._fake = self._fake.restarted()
-        self._serve()
+        super().restart()
+        self._client = self._serve()
 
     def close(self) -> None:
         """Stop."""
         self._stack.close()
 
-    def _serve(self) -> None:
-        self.failures: list[Exception] = []
+    def _serve(self) -> EngineApiClient:
         server = EngineApiServer(
-            self._fake,
+            self.fake,
             self._address,
             payload_bytes_max=toy.LIMITS.bytes,
             report=lambda _, error: self.failures.append(error),
         )
         address = self._stack.enter_context(server).address
         client = EngineApiClient(address, payload_bytes_max=toy.LIMITS.bytes)
-        self.engine = self._stack.enter_context(client)  # type: ignore[assignment]  # a protocol
+        return self._stack.enter_context(client)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ class HeldEngine(FakeEngine):
         """Start closed."""
         super().__init__()
         self.entered: list[bytes] = []
+        self.payloads_bytes: list[int] = []
         self.started = threading.Semaphore(0)
         self.go = threading.Event()
         self.stopped = threading.Event()
@@ -42,6 +43,7 @@ class HeldEngine(FakeEngine):
     ) -> NewPayloadAnswer:
         """Wait, asking between short stages whether anybody still wants the answer."""
         self.entered.append(header)
+        self.payloads_bytes.append(len(payload or b""))
         self.started.release()
         if self.failure is not None:
             raise self.failure
@@ -104,21 +106,25 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never became true")
 
 
-def error_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, EngineApiError | None]:
-    """Return status and explained error of a bare gRPC call."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    raised: Any = caught.value
+def explained(raised: Any) -> tuple[grpc.StatusCode, EngineApiError | None]:
+    """Return the status of a gRPC error, and the contract's error in its trailing metadata."""
     found = [value for key, value in raised.trailing_metadata() or () if key == ERROR_KEY]
     return raised.code(), codec.decode_error(found[0]) if found else None
 
 
+def error_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, EngineApiError | None]:
+    """Return the same of the error that a bare call raises."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return explained(caught.value)
+
+
 def answers(client: EngineApiClient) -> bool:
-    """Say whether an executor is there."""
+    """Say whether an executor is there and lets a call in."""
     try:
         client.health()
     except EngineApiError as error:
-        if error.code is ErrorCode.UNAVAILABLE:
+        if error.code in (ErrorCode.UNAVAILABLE, ErrorCode.RESOURCE_EXHAUSTED):
             return False
         raise
     return True

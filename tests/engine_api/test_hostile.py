@@ -10,32 +10,41 @@ import grpc
 import numpy as np
 import pytest
 
-from engine_api import codec, streams
+from engine_api import codec, server, streams
 from engine_api.chunks import encode_chunks
 from engine_api.tos import engine_pb2 as pb
-from engine_api.transport import UNIX
+from engine_api.transport import STATUSES, UNIX
 from engine_api.types import (
     CHUNK_BYTES_MAX,
+    Attributes,
+    EngineApiError,
     ErrorCode,
+    PayloadRequest,
     Verdict,
 )
 from tests.engine_api import toy
+from tests.engine_api.driver import refused
 from tests.engine_api.fake import FakeEngine
 from tests.engine_api.sockets import (
     PATIENCE_S,
     HeldEngine,
+    answers,
     ask,
     download,
     error_of,
+    explained,
     send,
     serving,
     upload,
     wait_until,
 )
 
+MESSAGES_COUNT = 600
+"""spoiled requests that one test sends"""
+
 
 def test_a_stream_that_is_cut_never_happened(address: str, held: HeldEngine) -> None:
-    """By cancelling, by closing the channel, by falling silent: no engine call, no place kept."""
+    """By cancelling, by closing the channel, by falling silent: nothing done, no place kept."""
     held.go.set()
     block = toy.make_block(None, 1, record_count=20_000)
     parts = list(streams.encode_new_payload(block.header, block.payload))
@@ -63,7 +72,9 @@ def test_a_stream_that_is_cut_never_happened(address: str, held: HeldEngine) -> 
             wait_until(lambda: served.server._gate._places == 0)
             never.set()
             channel.close()
-        assert held.entered == []
+        # gRPC may tell of the end before it tells that it was a cut.
+        assert all(length < len(block.payload) for length in held.payloads_bytes)
+        assert held.get_status().unfinalized == ()
         assert served.server._gate._bytes == 0
         assert send(served.client, block).verdict is Verdict.VALID
 
@@ -202,3 +213,86 @@ def test_bytes_that_are_no_http_leave_the_server_alone(
                     continue
         assert served.client.health().not_serving == ""
         assert served.failures == []
+
+
+def legal_messages() -> dict[str, list[bytes]]:
+    """Return one legal request per method, as the messages of its stream."""
+    block = toy.make_block(None, 1)
+    request = PayloadRequest(
+        parent_hash=toy.GENESIS_HASH,
+        height=1,
+        limits=toy.LIMITS,
+        attributes=Attributes(timestamp_ms=1, fee_recipient=toy.FEE_RECIPIENT),
+        wait_ms=0,
+    )
+    genesis = toy.GENESIS_HASH
+    return {
+        "GetStatus": [b""],
+        "GetPayload": [codec.encode_payload_request(request)],
+        "NewPayload": list(streams.encode_new_payload(block.header, block.payload)),
+        "ForkchoiceUpdated": [codec.encode_forkchoice_request(genesis, genesis, genesis)],
+        "GetBodiesByHash": [codec.encode_hashes([genesis, block.hash])],
+        "GetBodiesByRange": [codec.encode_heights(1, 2)],
+        "GetValidatorSet": [codec.encode_epoch(0)],
+        "Health": [b""],
+        "Submit": list(streams.encode_batch(toy.record(1))),
+    }
+
+
+def spoil(messages: list[bytes], rng: np.random.Generator) -> list[bytes]:
+    """Return messages with a few bytes changed, cut, repeated or in another order."""
+    spoiled = [bytearray(message) for message in messages]
+    for message in spoiled:
+        for _ in range(int(rng.integers(3))):
+            if message:
+                message[int(rng.integers(min(len(message), 500)))] = int(rng.integers(256))
+        if rng.integers(8) == 0:
+            del message[int(rng.integers(len(message) + 1)) :]
+    order = rng.permutation(len(spoiled)) if rng.integers(4) == 0 else range(len(spoiled))
+    return [bytes(spoiled[int(index)]) for index in order]
+
+
+def test_spoiled_messages_are_answered_or_explained(address: str, rng: np.random.Generator) -> None:
+    """Legal requests with small damage, in every method: an answer, or a code of the contract."""
+    legal, engine = legal_messages(), FakeEngine()
+    failed: list[tuple[grpc.StatusCode, EngineApiError | None]] = []
+    service = pb.DESCRIPTOR.services_by_name["ExecutionEngine"].methods_by_name
+    with serving(address, engine) as served:
+        for _ in range(MESSAGES_COUNT):
+            name = sorted(legal)[int(rng.integers(len(legal)))]
+            messages = spoil(legal[name], rng)
+            if service[name].client_streaming:
+                call = partial(upload(served.channel, name), iter(messages))
+            elif service[name].server_streaming:
+                call = partial(download(served.channel, name), messages[0])
+            else:
+                call = partial(ask(served.channel, name), messages[0])
+            try:
+                call(timeout=PATIENCE_S)
+            except grpc.RpcError as raised:
+                failed.append(explained(raised))
+        assert all(error is not None and STATUSES[error.code] is code for code, error in failed)
+        assert 0 < len(failed) < MESSAGES_COUNT
+        assert served.failures == []
+        block = toy.make_block(None, 2)
+        assert send(served.client, block).verdict is Verdict.VALID
+
+
+def test_calls_beyond_the_most_are_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC itself refuses them, the client gives that its code, and later calls are served."""
+    monkeypatch.setattr(server, "CALLS_MAX", 2)
+    held = HeldEngine()
+    with serving(address, held) as served:
+        parts = [
+            list(streams.encode_new_payload(block.header, block.payload))
+            for block in (toy.make_block(None, 1), toy.make_block(None, 2))
+        ]
+        call = upload(served.channel, "NewPayload")
+        running = [call.future(iter(one), timeout=PATIENCE_S) for one in parts]
+        wait_until(lambda: len(served.server._gate._queue) == 2)
+        error = refused(served.client.health)
+        assert (error.code, error.boot_id) == (ErrorCode.RESOURCE_EXHAUSTED, b"")
+        held.go.set()
+        for future in running:
+            codec.decode_new_payload(future.result(PATIENCE_S))
+        wait_until(lambda: answers(served.client))

@@ -56,7 +56,7 @@ def has_queue(served: Served, length: int) -> bool:
 
 def test_payloads_of_20_mb_go_both_ways(address: str, toy_driver: ToyDriver) -> None:
     """Many chunks, the last one short: the same bytes arrive."""
-    engine = toy_driver.engine
+    engine = toy_driver.fake
     block = toy.make_block(None, 1, record_count=104_857)
     assert len(block.payload) % CHUNK_BYTES_MAX
     with serving(address, engine) as served:

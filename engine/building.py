@@ -1,0 +1,154 @@
+"""GetPayload: take what waits, keep what will succeed, execute it, remember it as an own build.
+
+Runs on the writer's thread. Spec: spec/engine_api.md#getpayload.
+"""
+
+import numpy as np
+
+from engine import confirm
+from engine.builder import CANDIDATES_PER_PLACE, build, select
+from engine.codec import PayloadLimits, decode_payload, encode_payload, payload_commitment
+from engine.columns import empty, take
+from engine.errors import InvalidPayload
+from engine.executor import Executor, FinalizedBlock
+from engine.own_builds import OwnBuild, key_of_request
+from engine.submissions import Submissions
+from engine.transition import Outcome, Parties, StageTimer, execute_payload
+from engine_api.checks import U64_MAX, check_range
+from engine_api.protocol import Deadline
+from engine_api.types import BuiltPayload, PayloadRequest
+
+ATTEMPTS = 4
+"""Builds that are tried, each without what the one before was refused for; then an empty one."""
+
+
+class PayloadBuilder:
+    """Builds on the executor's chain from the submissions."""
+
+    def __init__(self, executor: Executor, submissions: Submissions) -> None:
+        """Build for one executor."""
+        self._executor = executor
+        self._submissions = submissions
+
+    def check_limits(self, request: PayloadRequest) -> None:
+        """Raise INVALID_ARGUMENT for a limit above the genesis parameter."""
+        for name in ("bytes", "transactions", "objects"):
+            most = getattr(self._executor.limits, name)
+            check_range(f"limits.{name}", getattr(request.limits, name), 0, most)
+
+    def is_place(self, request: PayloadRequest) -> bool:
+        """Say whether the parent is known; raise for a height or time that does not follow it."""
+        chain = self._executor.chain
+        parent = chain.get(request.parent_hash)
+        if parent is None:
+            return False
+        check_range("height", request.height, parent.height + 1, parent.height + 1)
+        time_ms = request.attributes.timestamp_ms
+        check_range("attributes.timestamp_ms", time_ms, parent.timestamp_ms + 1, U64_MAX)
+        chain.check_depth(request.height)
+        return True
+
+    def build(self, request: PayloadRequest, deadline: Deadline) -> BuiltPayload | None:
+        """Build and execute a payload; the state is left on the parent. None: no such parent."""
+        if not self.is_place(request):
+            return None
+        chain = self._executor.chain
+        self._executor.ensure(request.parent_hash)
+        chain.switch(request.parent_hash)
+        limits = PayloadLimits(
+            bytes=request.limits.bytes,
+            transactions=request.limits.transactions,
+            objects=request.limits.objects,
+        )
+        for _ in range(ATTEMPTS):
+            payload = self._choose(request.height, limits)
+            deadline.check("the payload was executed")
+            try:
+                outcome = self._execute(request, payload, deadline)
+            except InvalidPayload as refusal:
+                self._refused(request, payload, refusal)
+                continue
+            return self._keep(request, payload, outcome)
+        nothing = encode_payload(empty(), np.zeros(1, np.int32))
+        return self._keep(request, nothing, self._execute(request, nothing, deadline))
+
+    def quarantine(self, payload: bytes | memoryview, position: int) -> None:
+        """Never choose again the transaction at a position of a payload."""
+        batch = decode_payload(payload, self._executor.limits)
+        column = take(batch.columns, np.array([position]))
+        self._submissions.quarantine(self._executor.serial.hash_transactions(column).tobytes())
+
+    def finalized_from_disk(self, height: int) -> FinalizedBlock | None:
+        """Return what the indexes need of a finalized block, or None where it is pruned."""
+        executor = self._executor
+        stored = executor.store.block_at(height)
+        if stored is None:
+            return None
+        payload = executor.store.payload(stored.block_hash)
+        history = executor.store.history(stored.block_hash)
+        if payload is None or history is None:
+            return None
+        batch = decode_payload(payload, executor.limits)
+        accounts = executor.chain.state.accounts
+        lane_senders, recipients = accounts.find_parties(batch.columns, batch.lane_offsets)
+        # Accounts above the block's count were created later, or by another branch.
+        is_later = recipients >= np.uint32(history.delta.count_after)
+        recipients = np.where(is_later, np.uint32(2**32 - 1), recipients)
+        return FinalizedBlock(
+            height=height,
+            hashes=executor.chain.state.backend.hash_transactions(batch.columns),
+            statuses=history.statuses,
+            parties=Parties(np.repeat(lane_senders, np.diff(batch.lane_offsets)), recipients),
+        )
+
+    def _choose(self, height: int, limits: PayloadLimits) -> bytes:
+        """Return the payload of what will succeed on the state as it stands."""
+        executor = self._executor
+        columns, hashes = self._submissions.peek(CANDIDATES_PER_PLACE * limits.transactions)
+        selection = select(
+            columns, executor.chain.state, height=height, rules=executor.rules, limits=limits
+        )
+        self._submissions.pass_over(hashes, selection.is_useless)
+        return build(columns, selection)
+
+    def _execute(self, request: PayloadRequest, payload: bytes, deadline: Deadline) -> Outcome:
+        """Execute on the parent's state and take it back at once."""
+        executor = self._executor
+        timer = StageTimer(before=lambda stage: deadline.check(f"the stage {stage}"))
+        state = executor.chain.state
+        outcome = execute_payload(
+            state,
+            payload,
+            executor.context(request.height, bytes(request.attributes.fee_recipient)),
+            execution=executor.execution(timer),
+        )
+        state.undo([outcome.changes])
+        return outcome
+
+    def _keep(self, request: PayloadRequest, payload: bytes, outcome: Outcome) -> BuiltPayload:
+        commitment = payload_commitment(payload)
+        made = OwnBuild(payload=payload, payload_commitment=commitment, outcome=outcome)
+        self._executor.builds.keep(key_of_request(request, commitment), made)
+        return BuiltPayload(
+            payload=payload,
+            payload_commitment=commitment,
+            transaction_count=len(outcome.statuses),
+            transactions_root=outcome.transactions_root,
+            state_hash=outcome.state_hash,
+            receipts_hash=outcome.receipts_hash,
+        )
+
+    def _refused(self, request: PayloadRequest, payload: bytes, refusal: InvalidPayload) -> None:
+        """Quarantine what the serial arm refuses too; if it refuses nothing, it takes over."""
+        executor = self._executor
+        state = confirm.StateCopy.of(executor.chain.state).open(executor.serial)
+        context = executor.context(request.height, bytes(request.attributes.fee_recipient))
+        try:
+            execute_payload(state, payload, context, execution=executor.execution(StageTimer()))
+        except InvalidPayload as second:
+            if second.position is not None:
+                self.quarantine(payload, second.position)
+            return
+        executor.disable_path(f"it refused an own build that is VALID: {refusal}")
+        self._executor.ensure(request.parent_hash)
+        executor.chain.switch(request.parent_hash)

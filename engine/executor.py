@@ -1,0 +1,442 @@
+"""What the writer thread does with chain and store: judge, finalize, recover.
+
+Everything here runs on one thread at a time and never waits for another call. A block that the
+vectorised path refuses leaves as a `Suspect`: whoever called has it confirmed by the serial arm and
+then says so (`disable_path`), or answers INVALID. Read `service.py` for the calls around it.
+Spec: spec/engine_api.md#newpayload, #forkchoiceupdated.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from engine import confirm, header_checks
+from engine.chain import Chain, Node
+from engine.codec import payload_commitment
+from engine.errors import InvalidPayload
+from engine.events import BlockExecuted, Finalized, Notice, PathDisabled, Report
+from engine.genesis import Genesis, transaction_domain
+from engine.header import Header
+from engine.own_builds import OwnBuild, OwnBuilds
+from engine.store.store import Store
+from engine.store.values import AppendTicket, FinalBlock
+from engine.transition import (
+    BlockContext,
+    Execution,
+    LedgerRules,
+    Outcome,
+    Parties,
+    StageTimer,
+    all_verified,
+)
+from engine.verified import VerifiedMarks
+from engine_api.checks import invalid_argument
+from engine_api.protocol import Deadline
+from engine_api.types import EngineApiError, ErrorCode, ForkchoiceStatus, Verdict
+from kernels.backend import Backend
+from kernels.layout import U8
+
+STORED_MAX = 1_024
+"""Unfinalized blocks in the tree; a status names fewer, and no honest network has as many."""
+EXECUTED_PER_DEPTH = 2
+"""At most this many times `unfinalized_max` blocks keep their results."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A verdict that needs no second look."""
+
+    verdict: Verdict
+    refusal: InvalidPayload | None = None
+    latest_valid_hash: bytes = b""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalizedBlock:
+    """What the indexes need of a block that became final."""
+
+    height: int
+    hashes: U8
+    """(n, 32) transaction hashes"""
+    statuses: U8
+    """(n,)"""
+    parties: Parties
+
+    @classmethod
+    def of(cls, height: int, outcome: Outcome) -> "FinalizedBlock":
+        """Return what the indexes need of an outcome."""
+        assert outcome.parties is not None, "every block here is executed with its parties"
+        return cls(
+            height=height,
+            hashes=outcome.transaction_hashes,
+            statuses=outcome.statuses,
+            parties=outcome.parties,
+        )
+
+
+def open_chain(store: Store, backend: Backend) -> tuple[Chain, int]:
+    """Return a chain at the finalized block, and the height of the snapshot that it came from.
+
+    Raises StoreError where no way leads to the finalized state_hash.
+    """
+    loaded = store.load_state(backend)
+    stored = store.block(loaded.finalized.block_hash)
+    timestamp_ms: int = store.genesis.timestamp_ms
+    if stored is not None:
+        timestamp_ms = Header.decode(stored.header).timestamp_ms
+    chain = Chain(
+        loaded.state,
+        block_hash=loaded.finalized.block_hash,
+        height=loaded.finalized.height,
+        unfinalized_max=store.genesis.parameters.unfinalized_max,
+        timestamp_ms=timestamp_ms,
+    )
+    return chain, loaded.base_height
+
+
+class Executor:
+    """The chain of one home and what moves it."""
+
+    def __init__(
+        self,
+        store: Store,
+        chain: Chain,
+        *,
+        marks: VerifiedMarks,
+        serial: Backend,
+        report: Report,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        """Stand at the store's finalized block; `recovery.py` makes one and replays the rest."""
+        self.store = store
+        self.chain = chain
+        self.serial = serial
+        self.marks = marks
+        self.builds = OwnBuilds()
+        self.head = self.safe = chain.finalized.block_hash
+        self.degraded = ""
+        self._report = report
+        self._clock_ns = clock_ns
+        genesis: Genesis = store.genesis
+        self.chain_id = genesis.chain_id
+        self.genesis = genesis
+        self.domain = transaction_domain(store.genesis_hash)
+        self.limits = genesis.parameters.limits
+        self.rules = LedgerRules(genesis.fee_minimum, genesis.account_minimum, genesis.accounts_max)
+        self._commitments: dict[bytes, bytes] = {}
+        """payload commitment -> hash of an unfinalized block that has it"""
+
+    def context(self, height: int, fee_recipient: bytes) -> BlockContext:
+        """Return what execution takes from the chain and from a header."""
+        return BlockContext(
+            chain_id=self.chain_id,
+            height=height,
+            fee_recipient=fee_recipient,
+            transaction_domain=self.domain,
+            rules=self.rules,
+            limits=self.limits,
+        )
+
+    # NewPayload
+
+    def judge(
+        self,
+        fields: Header,
+        header: bytes,
+        payload: bytes | memoryview | None,
+        deadline: Deadline,
+    ) -> Judged | confirm.Suspect:
+        """Judge a block whose header is right by itself, from step 3 of the specification on."""
+        name = fields.block_hash()
+        if name in self.chain or self.is_final(fields.height, name):
+            return Judged(verdict=Verdict.VALID)
+        if fields.height <= self.chain.finalized.height:
+            raise EngineApiError(
+                ErrorCode.CONFLICT,
+                f"height {fields.height} is final here with another block",
+            )
+        parent = self.chain.get(fields.parent_hash)
+        if parent is None:
+            return Judged(verdict=Verdict.SYNCING)
+        try:
+            header_checks.check_on_parent(parent, fields)
+        except InvalidPayload as refusal:
+            return refused(refusal, parent.block_hash)
+        self.chain.check_depth(fields.height)
+        own = self.builds.find(fields)
+        timer = StageTimer(before=lambda stage: deadline.check(f"the stage {stage}"))
+        start_ns = self._clock_ns()
+        held = self._held(name, fields, own) if payload is None else payload
+        with timer.stage("commitment"):
+            wrong = self._malformed(fields, held) if payload is not None or own is None else ""
+        if wrong:
+            return Judged(verdict=Verdict.MALFORMED, detail=wrong)
+        if len(self.chain) > STORED_MAX:
+            raise EngineApiError(
+                ErrorCode.RESOURCE_EXHAUSTED,
+                f"{STORED_MAX} blocks stand above the finalized one: finalize first",
+            )
+        deadline.check("execution")
+        found = self._accept(parent, fields, header, held, own, timer)
+        if isinstance(found, Judged) and found.verdict is Verdict.VALID:
+            self._report(
+                BlockExecuted(
+                    height=fields.height,
+                    block_hash=name,
+                    transaction_count=fields.transaction_count,
+                    payload_bytes=fields.payload_bytes,
+                    stage_ns=timer.ns,
+                    total_ns=self._clock_ns() - start_ns,
+                    is_own=own is not None,
+                )
+            )
+        return found
+
+    def replay(self, header: bytes, payload: memoryview) -> Judged | confirm.Suspect:
+        """Execute a stored block again, everything verified: it may never have been answered."""
+        fields = Header.decode(header)
+        parent = self.chain.get(fields.parent_hash)
+        if parent is None:
+            return Judged(verdict=Verdict.SYNCING, detail="its parent is not there")
+        return self._accept(parent, fields, header, payload, None, StageTimer())
+
+    def _accept(
+        self,
+        parent: Node,
+        fields: Header,
+        header: bytes,
+        payload: bytes | memoryview,
+        own: OwnBuild | None,
+        timer: StageTimer,
+    ) -> Judged | confirm.Suspect:
+        """Execute a block, or take its own build's results, and wait until it is durable."""
+        name = fields.block_hash()
+        self.ensure(parent.block_hash)
+        try:
+            if own is not None:
+                header_checks.check_result(fields, own.outcome)
+                ticket = self.store.begin_append(name, header, payload)
+                with timer.stage("append"):
+                    ticket.wait()
+                with timer.stage("redo"):
+                    self.chain.adopt(parent.block_hash, own.outcome, name, fields.timestamp_ms)
+            else:
+                ticket = self.store.begin_append(name, header, payload)
+                self.chain.execute(
+                    parent.block_hash,
+                    payload,
+                    self.context(fields.height, fields.fee_recipient),
+                    partial(_checked_name, name, fields, ticket, timer),
+                    execution=self.execution(timer),
+                    timestamp_ms=fields.timestamp_ms,
+                )
+        except InvalidPayload as refusal:
+            return self._refused(parent, fields, header, payload, refusal, own is not None)
+        self._commitments[fields.payload_commitment] = name
+        self._trim()
+        return Judged(verdict=Verdict.VALID)
+
+    def execution(self, timer: StageTimer) -> Execution:
+        """Return how payloads are executed here."""
+        return Execution(
+            timer=timer,
+            is_verified=self.marks.is_verified,
+            mark_verified=self.marks.mark,
+            keeps_parties=True,
+        )
+
+    def _refused(
+        self,
+        parent: Node,
+        fields: Header,
+        header: bytes,
+        payload: bytes | memoryview,
+        refusal: InvalidPayload,
+        is_own: bool,
+    ) -> Judged | confirm.Suspect:
+        """Return INVALID, or a suspect where the serial arm has the last word."""
+        arm = self.chain.state.backend.name
+        if not confirm.needs_confirmation(refusal):
+            return refused(refusal, parent.block_hash)
+        self.chain.switch(parent.block_hash)
+        return confirm.Suspect(
+            parent=parent,
+            copy=confirm.StateCopy.of(self.chain.state),
+            fields=fields,
+            header=header,
+            payload=payload,
+            context=self.context(fields.height, fields.fee_recipient),
+            refusal=refusal,
+            arm=arm,
+            is_own=is_own,
+        )
+
+    def _held(self, name: bytes, fields: Header, own: OwnBuild | None) -> bytes | memoryview:
+        """Return a payload that is here already; raises PAYLOAD_NOT_HELD."""
+        if own is not None:
+            return own.payload
+        held: bytes | memoryview | None = self.builds.payload(fields)
+        for candidate in (name, self._commitments.get(fields.payload_commitment)):
+            if held is None and candidate is not None:
+                held = self.store.payload(candidate)
+        if held is None or len(held) != fields.payload_bytes:
+            raise EngineApiError(
+                ErrorCode.PAYLOAD_NOT_HELD,
+                "the executor does not have this payload: send it as a stream",
+            )
+        return held
+
+    def _malformed(self, fields: Header, payload: bytes | memoryview) -> str:
+        """Say how bytes are other ones than the header names, or nothing."""
+        if len(payload) != fields.payload_bytes:
+            return f"{len(payload)} bytes came and the header says {fields.payload_bytes}"
+        found = payload_commitment(payload)
+        if found != fields.payload_commitment:
+            return f"the bytes have the commitment {found.hex()}, not the header's"
+        return ""
+
+    # ForkchoiceUpdated
+
+    def follow(
+        self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
+    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
+        """Stand on head and finalize; return the blocks that became final, lowest first."""
+        nodes = [self._find(name) for name in (head, safe, finalized)]
+        if any(node is None for node in nodes):
+            return ForkchoiceStatus.SYNCING, []
+        top, middle, bottom = (node for node in nodes if node is not None)
+        if bottom.height < self.chain.finalized.height:
+            raise EngineApiError(
+                ErrorCode.CONFLICT,
+                f"height {bottom.height} is below the finalized height "
+                f"{self.chain.finalized.height}",
+            )
+        is_line = all(node.block_hash in self.chain for node in (top, middle))
+        is_line = is_line and self.chain.descends(top, middle)
+        if not (is_line and self.chain.descends(middle, bottom)):
+            raise invalid_argument("head descends from safe, and safe from finalized")
+        deadline.check("the head moved")
+        start_ns = self._clock_ns()
+        self.ensure(head)
+        self.chain.switch(head)
+        final = self.chain.to_finalize(finalized)
+        outcomes = [self.chain.outcome(node.block_hash) for node in final]
+        if final:
+            self._finalize(final, outcomes, head, start_ns)
+        elif head != self.head:
+            self.store.set_head(head)
+        self.head, self.safe = head, safe
+        self._trim()
+        taken = [
+            FinalizedBlock.of(node.height, outcome)
+            for node, outcome in zip(final, outcomes, strict=True)
+        ]
+        return ForkchoiceStatus.OK, taken
+
+    def _finalize(
+        self, final: list[Node], outcomes: list[Outcome], head: bytes, start_ns: int
+    ) -> None:
+        blocks = [
+            FinalBlock(
+                block_hash=node.block_hash, changes=outcome.changes, statuses=outcome.statuses
+            )
+            for node, outcome in zip(final, outcomes, strict=True)
+        ]
+        abandoned = self.store.finalize(blocks, head)
+        highest = final[-1]
+        self.chain.finalize(highest.block_hash)
+        self.builds.drop_final(highest.height)
+        self._commitments = {
+            commitment: name for commitment, name in self._commitments.items() if name in self.chain
+        }
+        self._report(
+            Finalized(
+                height=highest.height,
+                block_hash=highest.block_hash,
+                block_count=len(final),
+                abandoned_count=len(abandoned),
+                total_ns=self._clock_ns() - start_ns,
+            )
+        )
+
+    def _find(self, name: bytes) -> Node | None:
+        """Return a block of the tree, or one that was finalized before."""
+        node = self.chain.get(name)
+        if node is not None:
+            return node
+        stored = self.store.block(name)
+        height = 0 if name == self.store.genesis_hash else stored.height if stored else -1
+        if not self.is_final(height, name):
+            return None
+        return Node(block_hash=name, parent_hash=b"", height=height, timestamp_ms=0, state_hash=b"")
+
+    def is_final(self, height: int, name: bytes) -> bool:
+        """Say whether a block is the finalized one at its height."""
+        if height == 0:
+            return name == self.store.genesis_hash
+        if not 0 < height <= self.chain.finalized.height:
+            return False
+        stored = self.store.block_at(height)
+        return stored is not None and stored.block_hash == name
+
+    # Results that were dropped, and a path that cannot be trusted
+
+    def ensure(self, name: bytes) -> None:
+        """Make the chain able to stand on a block: execute again what was dropped up to it."""
+        for node in self.chain.missing(name):
+            stored, payload = self.store.block(node.block_hash), self.store.payload(node.block_hash)
+            assert stored is not None, "blocks of the tree are stored"
+            assert payload is not None, "payloads above finalized are never pruned"
+            fields = Header.decode(stored.header)
+            context = self.context(fields.height, fields.fee_recipient)
+            execution = Execution(is_verified=all_verified, keeps_parties=True)
+            self.chain.revive(node, payload, context, execution)
+
+    def _trim(self) -> None:
+        """Keep the results of at most 2K blocks."""
+        executed_max = EXECUTED_PER_DEPTH * self.genesis.parameters.unfinalized_max
+        self.chain.trim((self.head, self.safe), executed_max)
+
+    def disable_path(self, why: str) -> None:
+        """Let the serial arm take over, loudly."""
+        if self.chain.state.backend is self.serial:
+            return
+        self.degraded = f"the vectorised path is off: {why}"
+        self.builds = OwnBuilds()
+        position = self.chain.position
+        state = confirm.StateCopy.of(self.chain.state).open(self.serial)
+        if state.state_hash() == position.state_hash:
+            self.chain.replace_state(state)
+        else:
+            self._report(Notice(text="the resident records are damaged: loading them from disk"))
+            self.chain = open_chain(self.store, self.serial)[0]
+            self._commitments = {}
+            for stored in self.store.unfinalized():
+                payload = self.store.payload(stored.block_hash)
+                assert payload is not None, "payloads above finalized are never pruned"
+                self.replay(stored.header, payload)
+            for name in (self.head, self.safe):
+                assert name in self.chain, "what was followed is stored"
+        self._report(PathDisabled(why=self.degraded))
+
+
+def refused(refusal: InvalidPayload, latest_valid_hash: bytes) -> Judged:
+    """Return INVALID."""
+    return Judged(
+        verdict=Verdict.INVALID,
+        refusal=refusal,
+        latest_valid_hash=latest_valid_hash,
+        detail=str(refusal),
+    )
+
+
+def _checked_name(
+    name: bytes, fields: Header, ticket: AppendTicket, timer: StageTimer, outcome: Outcome
+) -> bytes:
+    """Return the block's hash once its results are right and it is durable."""
+    header_checks.check_result(fields, outcome)
+    with timer.stage("append"):
+        ticket.wait()
+    return name
