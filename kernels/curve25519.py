@@ -86,7 +86,7 @@ def complete_t(point: Any) -> Any:
 
 @leaf
 def double_negated(x: Any, y: Any, z: Any) -> Any:
-    """Return -2 P, completed and reduced. x, y, z: reduced.
+    """Return -2 P, completed and reduced. x, y, z: loose.
 
     The sign saves a subtraction; four doublings in a row, or any even number, restore it.
     """

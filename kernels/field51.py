@@ -5,29 +5,29 @@ the functions below, so another field can stand in this one's place.
 
 Bounds. What a function accepts and answers, per limb, as unsigned 64-bit numbers:
 
-- *reduced*: limb 0 < 2^51 + 2^18, limbs 1 to 4 < 2^51. What `carry` answers.
-- *short*: every limb < 2^52. What `multiply` accepts: the multiplier reads 52 bits of each limb.
-  Reduced elements are short, and so is what `negate_where` answers.
+- *reduced*: limb 0 < 2^51 + 2^18, limbs 1 to 4 < 2^51 + 2^13. What `carry` answers.
+- *short*: every limb < 2^52. What `multiply` and `square` accept: the multiplier reads 52 bits of
+  each limb. Reduced elements are short, and so is what `negate_where` answers.
 - *loose*: every limb < 2^61. What `multiply` and `square` answer.
 
 `multiply`. A product of two limbs is low + 2^52 high with low, high < 2^52; in limbs of 51 bits
 high counts twice at the next place. So t_k = 2 * (highs at k) + (lows at k), k = 0 to 9, and
-2^255 = 19 makes it r_k = t_k + 19 t_(k+5). Short operands have at most 1, 2, 3, 4, 5, 4, 3, 2, 1, 0
-lows and 0, 1, 2, 3, 4, 5, 4, 3, 2, 1 highs at the places 0 to 9, each below 2^52, hence
+2^255 = 19 makes it r_k = t_k + 19 t_(k+5). There are 1, 2, 3, 4, 5, 4, 3, 2, 1, 0 lows and 0, 1, 2,
+3, 4, 5, 4, 3, 2, 1 highs at the places 0 to 9, each below 2^52, hence
 t < 2^52 * (1, 4, 7, 10, 13, 14, 11, 8, 5, 2) and r < 2^52 * (267, 213, 159, 105, 51): loose.
-`square` takes reduced elements: it multiplies limb i by limb j > i doubled, and limbs 1 to 4
-doubled stay below 2^52. Its products are those of `multiply` in another order: loose.
+`square` sums the same products, those of different limbs once and doubled: the same bounds. Its
+partial sums are parts of these sums, so none is larger.
 
 `subtract` answers a - b + 2^11 p limb by limb. The limbs of 2^11 p are at least 2^62 - 19 * 2^11,
-so b may be the sum of two loose elements (each r < 267 * 2^52, the sum < 2^61.1) and nothing falls
-below zero. `add` is limb by limb, too. Sums and differences are accepted by `carry` alone.
+so b may be the sum of two products (each r < 267 * 2^52, the sum < 2^61.1) and nothing falls below
+zero. `add` is limb by limb, too. Sums and differences are accepted by `carry` alone.
 
-`carry` takes limbs up to 2^64 - 2^13 and passes bits from limb 0 to 1, 2, 3, 4, then 19 times what
-leaves limb 4 to limb 0. What leaves a limb is below 2^13, so no sum wraps; limbs 1 to 4 end below
-2^51 and limb 0 below 2^51 + 19 * 2^13 < 2^51 + 2^18. The largest that curve code makes is
-4 * (loose product) + 2^62 < 2^63.3 (`double_negated`).
+`carry` takes limbs up to 2^64 - 2^13 and moves what exceeds 51 bits of each limb, below 2^13, to
+the next one, and 19 times that of limb 4 to limb 0. So limb 0 ends below 2^51 + 19 * 2^13 and the
+others below 2^51 + 2^13. The largest that curve code makes is 3 products + 2^62 < 2^63
+(`double_negated`).
 
-`canonical` takes reduced elements, that is numbers below 2^255 + 2^18 < 2p.
+`canonical` takes reduced elements: numbers below 2^255 + 2^218, which is below 2p.
 """
 
 import itertools
@@ -52,6 +52,9 @@ ELEMENT: Final = types.UniTuple(LANES, LIMBS)
 _ELEMENT_IR: Final = ir.ArrayType(VECTOR, LIMBS)
 _WORDS: Final = 4
 """64-bit words of an encoded number."""
+
+REDUCED_MAX: Final = (2**51 + 2**18 - 1, *[2**51 + 2**13 - 1] * 4)
+"""Largest limbs of a reduced element."""
 
 Limbs = list[Any]
 
@@ -186,7 +189,7 @@ def multiply(typing_context: Any, a: Any, b: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def square(typing_context: Any, a: Any) -> Any:
-    """Return a * a, loose. a: reduced."""
+    """Return a * a, loose. a: short."""
     return _element_function(1, _emit_square)
 
 

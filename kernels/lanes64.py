@@ -33,7 +33,8 @@ class LanesType(types.Type):  # type: ignore[misc]
     """The type of eight uint64 in one register."""
 
 
-LANES: Final = LanesType("Lanes")  # type: ignore[no-untyped-call]  # Numba's base has no types
+_make_type: Any = LanesType
+LANES: Final = _make_type("Lanes")
 
 
 @register_model(LanesType)

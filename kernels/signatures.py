@@ -145,9 +145,7 @@ def ifma_ranges(count: int, threads: int) -> list[tuple[int, int]]:
     helpers = min(threads - 1, max(0, groups - HANDOVER_GROUPS) // (HANDOVER_GROUPS + 1))
     share = (groups - HANDOVER_GROUPS * min(helpers, 1)) // (helpers + 1)
     cuts = [0, *[groups - share * (helpers - i) for i in range(helpers)], groups]
-    return [
-        (WIDTH * start, min(WIDTH * stop, count)) for start, stop in itertools.pairwise(cuts)
-    ]
+    return [(WIDTH * start, min(WIDTH * stop, count)) for start, stop in itertools.pairwise(cuts)]
 
 
 def verify(path: PathName, pool: Pool, public_keys: U8, signatures: U8, messages: U8) -> U8:

@@ -1,0 +1,49 @@
+"""What `bench/ed25519.py` promises to whoever types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench import ed25519
+
+
+def test_rows_say_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every path, thread count and batch has a row with all fields; the baseline's ratio is 1."""
+    monkeypatch.setattr(ed25519, "SAMPLE_NS", 1)
+    path = tmp_path / "rows.json"
+    arguments = ["--batch", "1,9", "--threads", "1,2", "--repeat", "2", "--json", str(path)]
+    result = CliRunner().invoke(ed25519.main, arguments)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(path.read_text())
+    names = {"backend", "libsodium", "libsodium from Python", "OpenSSL from Python"}
+    assert {(row["path"], row["threads"], row["batch"]) for row in rows} == {
+        (name, threads, batch) for name in names for threads in (1, 2) for batch in (1, 9)
+    }
+    for row in rows:
+        assert set(row) == {
+            "path", "threads", "batch", "per_s", "ratio_to_libsodium", "machine",
+        }  # fmt: skip
+        assert 0 < row["per_s"]["min"] <= row["per_s"]["median"] <= row["per_s"]["max"]
+        assert row["machine"]["cpu"]
+        if row["path"] == "libsodium":
+            assert row["ratio_to_libsodium"] == 1
+        assert row["path"] in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--batch", "0"], ["--threads", "x"], ["--json", "missing/rows.json"]]
+)
+def test_senseless_arguments_exit_with_2(arguments: list[str]) -> None:
+    """Nothing is measured for arguments that make no sense."""
+    assert CliRunner().invoke(ed25519.main, arguments).exit_code == 2
+
+
+def test_a_wrong_verdict_is_no_figure() -> None:
+    """A benchmark of signatures that are not valid stops."""
+    keys, signed, messages = (array.copy() for array in ed25519.make_rows(9, 1))
+    signed[3, 40] ^= 1
+    for verify in ed25519.paths((keys, signed, messages), 1).values():
+        with pytest.raises(Exception, match=r"valid|forged|^$"):
+            verify()
