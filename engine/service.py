@@ -53,6 +53,7 @@ from engine_api.types import (
     Versions,
 )
 from kernels.backend import Backend, open_backend
+from kernels.layout import U8
 
 T = TypeVar("T")
 JUDGE_ATTEMPTS = 2
@@ -105,6 +106,10 @@ class Service:
     def queued_count(self) -> int:
         """Submitted records that wait for a payload."""
         return len(self._submissions)
+
+    def mark_verified(self, hashes: U8) -> None:
+        """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
+        self._executor.marks.mark(hashes)
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, end the threads."""
