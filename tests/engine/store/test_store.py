@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.store.config import StoreConfig
-from engine.store.errors import StoreError, StoreFull
+from engine.store.errors import StoreError, StoreFull, full
 from engine.store.segment import SegmentLog
 from engine.store.store import APPENDS_MAX, Store
 from kernels.backend import Backend
@@ -236,3 +236,26 @@ def test_a_disk_that_fails(
         assert payload_of(opened, second.block_hash) == second.payload
         store_block(opened, third)
         opened.finalize([second.final, third.final])
+
+
+def test_a_finalization_without_room_for_rows(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalization whose rows find no room is taken back whole, and can be asked for again."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        made = maker.block(rng)
+        store_block(store, made)
+        before = store.disk_use().history
+
+        def no_room() -> None:
+            raise full(tmp_path, "no room")
+
+        monkeypatch.setattr(store._rows, "write", no_room)
+        with pytest.raises(StoreFull):
+            store.finalize([made.final])
+        monkeypatch.undo()
+        assert store.disk_use().history == before
+        assert store.finalized.height == 0
+        store.finalize([made.final])
+        assert store.verify() == 2
