@@ -56,8 +56,6 @@ def select(
     is_fit &= columns.nonce != np.uint64(2**64 - 1)
     rows = np.flatnonzero(is_fit)
     rows = rows[_by_nonce(columns.nonce[rows], senders[rows])]
-    order, _ = group(senders[rows].astype(np.uint64))
-    rows = rows[order]
     rows, spendable, rank = _with_next_nonces(rows, columns, senders, state, rules)
     rows = rows[_is_paid(columns.amount[rows], columns.fee[rows], spendable, rank)]
     is_new, rows = _recipients(rows, columns, senders, state, rules)
@@ -72,19 +70,13 @@ def select(
 
 
 def _by_nonce(nonces: U64, senders: NDArray[np.uint32]) -> I64:
-    """Return positions with each sender's in order of nonce, equal nonces in order of arrival."""
-    if _is_sorted(nonces, senders):
-        return np.arange(len(nonces))
-    return np.lexsort((nonces, senders))
-
-
-def _is_sorted(nonces: U64, senders: NDArray[np.uint32]) -> bool:
-    """Say whether no sender's nonce falls: then arrival is the order already."""
+    """Return positions grouped by sender, each in order of nonce, equal ones as they arrived."""
     order, offsets = group(senders.astype(np.uint64))
     ordered = nonces[order]
     falls = ordered[1:] < ordered[:-1]
     falls[offsets[1:-1] - 1] = False
-    return not bool(falls.any())
+    # Mostly a sender's transactions arrive in order, and then nothing has to be sorted.
+    return np.lexsort((nonces, senders)) if falls.any() else order
 
 
 def _with_next_nonces(
@@ -151,7 +143,8 @@ def _in_order_of_arrival(rows: I64, senders: NDArray[np.uint32]) -> I64:
     if len(offsets) == 1:
         return np.empty(0, np.int64)
     first = np.minimum.reduceat(rows, offsets[:-1])
-    lanes = np.argsort(first, kind="stable")
+    by_first = np.sort((first.astype(np.uint64) << _HALF) | np.arange(len(first), dtype=np.uint64))
+    lanes = (by_first & _LOW).astype(np.int64)
     sizes = np.diff(offsets)[lanes]
     ends = np.cumsum(sizes)
     return np.repeat(offsets[:-1][lanes] - (ends - sizes), sizes) + np.arange(len(rows))

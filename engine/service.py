@@ -17,6 +17,7 @@ from engine import confirm, header_checks
 from engine.bad_blocks import BadBlocks
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
+from engine.codec import payload_commitment
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
 from engine.executor import Executor
@@ -28,6 +29,7 @@ from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
 from engine.submissions import QUEUE_RECORDS_MAX, Submissions
+from engine.transition import StageTimer
 from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.writer import Writer
@@ -246,7 +248,17 @@ class Service:
         deadline: Deadline,
     ) -> Judged:
         """Judge a block, with a second look before INVALID; see spec/engine_api.md#newpayload."""
-        work = partial(self._executor.judge, fields, header, payload, deadline)
+        # Hashed here, so that the writer may be busy with another call meanwhile. Whether the block
+        # is worth it is only guessed: the writer looks properly.
+        is_wanted = payload is not None and len(payload) == fields.payload_bytes
+        is_wanted = is_wanted and fields.parent_hash in self._executor.chain
+        is_wanted = is_wanted and fields.block_hash() not in self._executor.chain
+        commitment = None
+        timer = StageTimer(before=lambda stage: deadline.check(f"the stage {stage}"))
+        if payload is not None and is_wanted:
+            with timer.stage("commitment"):
+                commitment = payload_commitment(payload)
+        work = partial(self._executor.judge, fields, header, payload, commitment, timer, deadline)
         for _ in range(JUDGE_ATTEMPTS):
             found = self._write("execution", work, deadline)
             if isinstance(found, Judged):
