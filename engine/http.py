@@ -99,7 +99,7 @@ class PageServer(HTTPServer):
             self.shutdown_request(request)
             return
         job = self._workers.submit(self._work, request, client_address)
-        # What is raised there is a bug: the executor's own log tells it.
+        # What else is raised there is a bug, which the pool then writes to stderr.
         job.add_done_callback(lambda done: None if done.cancelled() else done.result())
 
     def _work(self, request: Any, client_address: Any) -> None:
