@@ -174,8 +174,8 @@ class Service:
         """Verify and queue transactions; all of it on the caller's thread."""
         checks.check_batch(batch)
         deadline.check("the batch was queued")
-        self._check_serving()
-        return SubmitAnswer(boot_id=self.boot_id, results=self._submissions.submit(batch))
+        results = self._guarded(partial(self._submissions.submit, batch))
+        return SubmitAnswer(boot_id=self.boot_id, results=results)
 
     def get_payload(self, request: PayloadRequest, deadline: Deadline = NEVER) -> PayloadAnswer:
         """Build on a block, waiting for work as long as the request allows."""
@@ -458,8 +458,14 @@ def open_service(
     else:
         first = backend
     serial = first if first.name == "serial" else open_backend("serial")
+    backends = [first] if first is serial else [first, serial]
     marks = VerifiedMarks(verified_max)
-    executor = recover(store, first, serial=serial, marks=marks, report=report)
+    try:
+        executor = recover(store, first, serial=serial, marks=marks, report=report)
+    except BaseException:
+        for opened in backends:
+            opened.close()
+        raise
     submissions = Submissions(
         chain_id=executor.chain_id,
         domain=executor.domain,
@@ -469,10 +475,5 @@ def open_service(
     )
     versions = Versions(api=API_VERSION, header=1, payload=1, state=1, software=software)
     return Service(
-        store,
-        executor,
-        submissions,
-        backends=[first] if first is serial else [first, serial],
-        versions=versions,
-        report=report,
+        store, executor, submissions, backends=backends, versions=versions, report=report
     )
