@@ -1,0 +1,58 @@
+"""The commands of `python -m engine`, and how their failures become words and exit codes."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from engine.cli.exits import ExitCode
+from engine.cli.home import export, init, snapshot
+from engine.cli.node import config, doctor, run
+from engine.errors import ExplainedError
+from engine_api.types import SetupError
+from kernels.backend import DeviceUnavailable
+
+PROGRAM = "python -m engine"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def commands() -> None:
+    """Run and look after an executor: it executes blocks, keeps accounts, answers consensus.
+
+    A home is a folder with one chain in it. Make it with `init`, start it with `run`.
+    """
+
+
+for _command in (init, run, config, doctor, snapshot, export):
+    commands.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return the exit code; what went wrong is written to stderr."""
+    try:
+        code = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        sys.stderr.write("stopped by the user\n")
+        return ExitCode.FAILED
+    except DeviceUnavailable as error:
+        sys.stderr.write(
+            f"the device cannot be used\n  why: {error}\n"
+            "  what to do: start with --device cpu or --device auto; `python -m engine doctor` "
+            "shows what this machine has\n  code: process.device\n"
+        )
+        return ExitCode.NO_DEVICE
+    except (ExplainedError, SetupError) as error:
+        sys.stderr.write(f"{error}\n")
+        return ExitCode.REFUSED
+    except OSError as error:
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"the system refused a file or a socket{where}\n  why: {error.strerror or error}\n"
+            "  what to do: give this user access to it, or free disk space; then try again\n"
+            "  code: process.system\n"
+        )
+        return ExitCode.FAILED
+    return code if isinstance(code, int) else ExitCode.OK

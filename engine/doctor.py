@@ -1,0 +1,275 @@
+"""Look at the machine before trusting a node to it: each check is one line with a figure.
+
+Nothing is changed: what is written to measure the disk is removed again. A check that fails says
+what to do; one that is only worth knowing is a note. `python -m engine doctor` prints them.
+"""
+
+import contextlib
+import ctypes
+import errno
+import importlib.metadata
+import os
+import platform
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from engine.config import Settings
+from engine.constants import MESSAGE_BYTES
+from engine.store.disk import free_bytes
+from engine.store.errors import StoreError
+from engine.store.home import LOCK_NAME, read_format
+from engine_api.transport import UNIX, check_address
+from engine_api.types import SetupError
+from kernels import jit, signatures
+from kernels.backend import DeviceUnavailable, open_backend
+
+LIBRARIES = (
+    "numpy", "numba", "llvmlite", "pyarrow", "pynacl", "blake3", "lmdb", "grpcio", "protobuf",
+    "msgspec", "pyjwt",
+)  # fmt: skip
+DISK_BYTES = 2**26
+"""written at once to measure the rate of the disk"""
+DISK_CHUNK_BYTES = 2**20
+SYNCS = 32
+"""small writes that are waited for"""
+SYNC_BYTES = 2**12
+DISK_MB_PER_S_MIN = 50
+SYNC_US_MAX = 50_000
+"""slower disks hold up every vote"""
+SIGNATURES = 2_048
+"""verified to measure the rate"""
+CLOCK_ERROR_US_MAX = 1_000_000
+_TIMEX_BYTES = 256
+_UNSYNCHRONISED = 0x40
+
+
+class Level(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the doctor."""
+
+    name: str
+    level: Level
+    value: str
+    what_to_do: str = ""
+
+
+def examine(home: Path, settings: Settings) -> Iterator[Check]:
+    """Make all checks, one after the other; `home` need not exist yet."""
+    for check in (
+        check_versions,
+        check_processor,
+        check_signatures,
+        check_device,
+        check_clock,
+        lambda: check_home(home),
+        lambda: check_disk(home),
+        lambda: check_engine_api(engine_api_address(home, settings)),
+        lambda: check_http(settings.http_address),
+    ):
+        yield check()
+
+
+def engine_api_address(home: Path, settings: Settings) -> str:
+    """Return where a node with these settings listens."""
+    return settings.engine_api_address or f"{UNIX}{home.absolute().joinpath('run', 'engine.sock')}"
+
+
+def ok(name: str, value: str) -> Check:
+    """Return a check that is well."""
+    return Check(name=name, level=Level.OK, value=value)
+
+
+def note(name: str, value: str, what_to_do: str = "") -> Check:
+    """Return a check that is worth knowing."""
+    return Check(name=name, level=Level.NOTE, value=value, what_to_do=what_to_do)
+
+
+def fail(name: str, value: str, what_to_do: str) -> Check:
+    """Return a check with which a node should not start."""
+    return Check(name=name, level=Level.FAIL, value=value, what_to_do=what_to_do)
+
+
+def software_version() -> str:
+    """Return the version of this program."""
+    return importlib.metadata.version("tos-ledger")
+
+
+def check_versions() -> Check:
+    """Name this program, Python and the libraries."""
+    found = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    program = f"tos-ledger {software_version()}"
+    return ok("versions", ", ".join([program, f"Python {platform.python_version()}", *found]))
+
+
+def check_processor() -> Check:
+    """Name the processor that kernels are compiled for, and its features that count."""
+    features = sorted((jit.AVX512_FEATURES | {"avx2", "avx512ifma"}) & jit.cpu_features())
+    cores = len(os.sched_getaffinity(0))
+    return ok("processor", f"{jit.cpu_name()}, {cores} cores, {' '.join(features) or 'no vectors'}")
+
+
+def check_signatures() -> Check:
+    """Name the path that signatures take, checked by the published vectors, and its rate."""
+    try:
+        path = signatures.choose_path()
+        backend = open_backend("cpu")
+    except (signatures.PathUnavailable, signatures.VerdictDiffers) as error:
+        return fail("signatures", str(error), f"unset {signatures.VARIABLE}, or correct it")
+    try:
+        keys = np.zeros((SIGNATURES, 32), np.uint8)
+        made = np.zeros((SIGNATURES, 64), np.uint8)
+        # Points and scalars of real size, though nobody signed: the work is that of a verdict.
+        keys[:] = np.frombuffer(bytes.fromhex(_BASE_POINT), np.uint8)
+        made[:, :32] = keys
+        made[:, 32] = 1
+        messages = np.zeros((SIGNATURES, MESSAGE_BYTES), np.uint8)
+        backend.verify_signatures(keys, made, messages)
+        start = time.perf_counter_ns()
+        backend.verify_signatures(keys, made, messages)
+        ns = time.perf_counter_ns() - start
+    finally:
+        backend.close()
+    return ok("signatures", f"path {path}, {SIGNATURES * 10**9 // ns} per second")
+
+
+_BASE_POINT = "58" + "66" * 31
+"""of the curve, encoded (RFC 8032)"""
+
+
+def check_device() -> Check:
+    """Say whether there is a GPU that blocks can be executed on."""
+    try:
+        open_backend("gpu").close()
+    except DeviceUnavailable as error:
+        return note("device", f"cpu: {error}")
+    return ok("device", "gpu")
+
+
+def check_clock() -> Check:
+    """Say whether the system's clock follows a time server, and how far it may be off."""
+    buffer = ctypes.create_string_buffer(_TIMEX_BYTES)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "adjtimex") or libc.adjtimex(buffer) < 0:
+        return note("clock", "the system does not tell whether it follows a time server")
+    error_us = int.from_bytes(buffer.raw[24:32], "little", signed=True)
+    status = int.from_bytes(buffer.raw[40:44], "little")
+    advice = "run a time service (chrony, systemd-timesyncd): proposals ahead of the clock wait"
+    if status & _UNSYNCHRONISED:
+        return note("clock", "not synchronised with a time server", advice)
+    if error_us > CLOCK_ERROR_US_MAX:
+        return note("clock", f"synchronised, off by up to {error_us} us", advice)
+    return ok("clock", f"synchronised, off by at most {error_us} us")
+
+
+def check_home(home: Path) -> Check:
+    """Say whose home this is and whether a process has it open."""
+    if not home.exists():
+        return note("home", f"{home} does not exist", "make it with `init`")
+    try:
+        chain = read_format(home)
+    except StoreError as error:
+        level = note if error.code == "store.no_home" else fail
+        return level("home", f"{error.what} ({error.where})", error.what_to_do)
+    holder = _holder(home.joinpath(LOCK_NAME))
+    state = f"open in process {holder}" if holder else "not open"
+    return ok("home", f"chain {chain.hex()}, {state}, {free_bytes(home)} bytes free")
+
+
+def check_disk(home: Path) -> Check:
+    """Measure the disk of the home: bytes per second, and how long a small write takes to last."""
+    folder = home
+    while not folder.is_dir():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            rate = _append_mb_per_s(file.fileno())
+            waits_us = sorted(_sync_us(file.fileno()) for _ in range(SYNCS))
+    except OSError as error:
+        where = f"{folder}: {error.strerror}"
+        if error.errno == errno.ENOSPC:
+            return fail("disk", where, "free disk space")
+        return fail("disk", where, "give this user write access, or choose another home")
+    middle_us, most_us = int(statistics.median_low(waits_us)), waits_us[-1]
+    value = f"{rate} MB/s, fdatasync {middle_us} us (median), {most_us} us (worst of {SYNCS})"
+    if rate < DISK_MB_PER_S_MIN or middle_us > SYNC_US_MAX:
+        return note("disk", value, "use a faster disk: every vote waits for it")
+    return ok("disk", value)
+
+
+def check_engine_api(address: str) -> Check:
+    """Say whether the Engine API can listen where the settings want it."""
+    try:
+        check_address(address)
+    except SetupError as error:
+        return fail("engine_api", error.sentence, "choose another engine_api_address or home")
+    if not address.startswith(UNIX):
+        return _try_port("engine_api", address)
+    path = Path(address.removeprefix(UNIX))
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(str(path)) == 0:
+            return note("engine_api", f"a process answers at {path}", "it may be this node")
+    return ok("engine_api", f"{path} is free")
+
+
+def check_http(address: str) -> Check:
+    """Say whether the pages can be served where the settings want them."""
+    if not address:
+        return note("http", "no pages are served")
+    return _try_port("http", address)
+
+
+def _try_port(name: str, address: str) -> Check:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return note(name, f"a process listens at {address}", "it may be this node")
+        return fail(name, f"{address}: {error}", f"choose another {name}_address")
+    return ok(name, f"{address} is free")
+
+
+def _append_mb_per_s(file: int) -> int:
+    chunk = os.urandom(DISK_CHUNK_BYTES)
+    start = time.perf_counter_ns()
+    for _ in range(DISK_BYTES // DISK_CHUNK_BYTES):
+        os.write(file, chunk)
+    os.fdatasync(file)
+    return DISK_BYTES * 1_000 // (time.perf_counter_ns() - start)
+
+
+def _sync_us(file: int) -> int:
+    start = time.perf_counter_ns()
+    os.write(file, bytes(SYNC_BYTES))
+    os.fdatasync(file)
+    return (time.perf_counter_ns() - start) // 1_000
+
+
+def _holder(lock: Path) -> str:
+    """Return the process that has a home open, empty if there is none that lives."""
+    pid = ""
+    with contextlib.suppress(OSError, ValueError):  # a lock that cannot be read names nobody
+        text = lock.read_text("ascii").strip()
+        os.kill(int(text), 0)
+        pid = text
+    return pid

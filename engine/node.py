@@ -1,0 +1,278 @@
+"""A running executor: home, store, service, Engine API and pages, put together and taken apart.
+
+Only assembly, logging and signals are here. The order of starting is the order of dependence, that
+of stopping its reverse: callers are let go before the store closes. Whatever is not over STOP_MAX_S
+after a signal is cut off, which costs nothing that was answered: VALID means durable.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from http import HTTPStatus
+from pathlib import Path
+from types import FrameType
+
+from engine import events
+from engine.config import Config, Settings
+from engine.doctor import engine_api_address, software_version
+from engine.http import Page, Pages, PageServer, text_page
+from engine.logs import Logger, LogStream
+from engine.metrics import CONTENT_TYPE, NodeMetrics
+from engine.service import Service, open_service
+from engine.store.config import StoreConfig
+from engine.store.store import Store
+from engine_api.auth import create_secret, read_secret
+from engine_api.server import EngineApiServer
+from engine_api.transport import UNIX
+
+STOP_MAX_S = 5
+"""from a signal to the end of the process"""
+GRACE_MS = 1_000
+"""for calls that run when the node stops"""
+TICK_S = 1
+"""between two looks at whether the service has failed"""
+NS_PER_S = 1_000_000_000
+NS_PER_US = 1_000
+LOUD = (events.PathDisabled, events.Stopped)
+"""Events that a person has to look at."""
+RUN_FOLDER = "run"
+SECRET_NAME = "engine.secret"
+
+
+class StopRequested(BaseException):
+    """A signal came while the node was starting: leave at once."""
+
+
+class Node:
+    """One executor, from `run` to its end."""
+
+    def __init__(self, home: Path, config: Config, log: Logger, stream: LogStream) -> None:
+        """Prepare; nothing is opened yet. `stream`: where `log` writes."""
+        self._stream = stream
+        self.home = home
+        self.settings: Settings = config.settings
+        self._log = log
+        self._wake = threading.Event()
+        self._is_starting = True
+        self._stopping = ""
+        self._failure = ""
+        self._limit: threading.Timer | None = None
+
+    def run(self) -> bool:
+        """Serve until a signal or a failure; returns whether all went well.
+
+        Raises ExplainedError, SetupError and DeviceUnavailable where the node cannot start.
+        """
+        with self._signals(), ExitStack() as stack:
+            try:
+                service = self._start(stack)
+                self._is_starting = False
+            except StopRequested:
+                self._log.info("stopped while starting", reason=self._stopping)
+                return True
+            while not self._wake.wait(TICK_S):
+                if service.failed.is_set():
+                    break
+            self._failure = self._failure or service.failure
+            self._stopping = self._stopping or "failure"
+            if self._failure:
+                self._log.error("stopping", reason=self._failure)
+            else:
+                self._log.info("stopping", reason=self._stopping)
+        self._log.info("stopped")
+        return not self._failure
+
+    def _start(self, stack: ExitStack) -> Service:
+        """Open everything; what is open already is closed by the stack, the last first."""
+        settings = self.settings
+        self._log.info("starting", home=str(self.home), version=software_version(), pid=os.getpid())
+        store = stack.enter_context(Store.open(self.home, store_config(settings)))
+        self._tell_notices(store)
+        self._metrics = NodeMetrics(software_version(), store.genesis_hash)
+        service = open_service(
+            store,
+            backend=settings.device,
+            threads=settings.threads or None,
+            report=self._report,
+            software=software_version(),
+        )
+        stack.callback(service.close)
+        self._metrics.watch(lambda: gauges(service, store, self._stream))
+        address = engine_api_address(self.home, settings)
+        server = EngineApiServer(
+            service,
+            address,
+            payload_bytes_max=service.payload_bytes_max,
+            secret=self._secret(address),
+            report=self._report_call,
+        )
+        address = server.start()
+        stack.callback(server.stop, GRACE_MS)
+        pages = ""
+        if settings.http_address:
+            page_server = PageServer(settings.http_address, self._pages(service))
+            pages = page_server.start()
+            stack.callback(page_server.stop)
+        self._log.info(
+            "ready",
+            engine_api=address,
+            http=pages,
+            height=store.finalized.height,
+            finalized=store.finalized.block_hash,
+            genesis=store.genesis_hash,
+        )
+        return service
+
+    def _secret(self, address: str) -> bytes | None:
+        """Return what callers must know: nothing at a Unix socket unless a file is named."""
+        if self.settings.engine_api_secret_file:
+            return read_secret(Path(self.settings.engine_api_secret_file))
+        if address.startswith(UNIX):
+            return None
+        path = self.home.joinpath(RUN_FOLDER, SECRET_NAME)
+        if path.exists():
+            return read_secret(path)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        self._log.info("made a secret for callers of the Engine API", file=str(path))
+        return create_secret(path)
+
+    def _pages(self, service: Service) -> Pages:
+        def health() -> Page:
+            state = f"degraded: {service.degraded}" if service.degraded else "ok"
+            return text_page(HTTPStatus.OK, state)
+
+        def readiness() -> Page:
+            why = self._stopping or service.failure or service.health().not_serving
+            if why:
+                return text_page(HTTPStatus.SERVICE_UNAVAILABLE, f"not serving: {why}")
+            return text_page(HTTPStatus.OK, "serving")
+
+        def metrics() -> Page:
+            body = self._metrics.page()
+            return Page(status=HTTPStatus.OK, content_type=CONTENT_TYPE, body=body)
+
+        return {"/healthz": health, "/readyz": readiness, "/metrics": metrics}
+
+    # What others report; all of these may be called from any thread.
+
+    def _report(self, event: events.Event) -> None:
+        """Log and count what the service tells."""
+        name = type(event).__name__
+        if isinstance(event, events.BlockExecuted):
+            self._metrics.add_block(event.transaction_count, event.stage_ns)
+            self._log.info("block", **block_fields(event))
+        elif isinstance(event, events.Finalized):
+            self._metrics.add_finalized(event.block_count)
+            self._log.debug("finalized", **fields_of(event))
+        elif isinstance(event, events.Recovered):
+            self._log.info("recovered", **fields_of(event))
+        else:
+            self._metrics.add_event(name)
+            write = self._log.error if isinstance(event, LOUD) else self._log.warning
+            write(name, **fields_of(event))
+            if isinstance(event, events.Stopped):
+                self._wake.set()
+
+    def _report_call(self, method: str, error: Exception) -> None:
+        """Log a call that failed inside the executor."""
+        self._metrics.add_event("call_failed")
+        self._log.error("a call failed", method=method, exc_info=error)
+
+    def _tell_notices(self, store: Store) -> None:
+        for notice in store.take_notices():
+            self._log.warning("store", notice=notice)
+
+    # Signals.
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Listen to SIGTERM and SIGINT, and to threads that die, while the node lives."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, self._on_signal) for number in numbers]
+        hook, threading.excepthook = threading.excepthook, self._on_dead_thread
+        try:
+            yield
+        finally:
+            if self._limit is not None:
+                self._limit.cancel()
+            threading.excepthook = hook
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self._stopping:
+            return
+        self._stopping = signal.Signals(number).name
+        self._wake.set()
+        self._limit = threading.Timer(STOP_MAX_S, self._cut_off)
+        self._limit.daemon = True
+        self._limit.start()
+        if self._is_starting:
+            raise StopRequested
+
+    def _on_dead_thread(self, arguments: threading.ExceptHookArgs) -> None:
+        """Stop a node in which a thread died: nobody knows what it would have done."""
+        name = arguments.thread.name if arguments.thread else "unknown"
+        self._failure = f"the thread {name} ended by {arguments.exc_type.__name__}"
+        self._log.error("a thread died", thread=name, exc_info=arguments.exc_value)
+        self._wake.set()
+
+    def _cut_off(self) -> None:
+        """End the process as a power cut would, because it did not end in time."""
+        sentence = f"not stopped {STOP_MAX_S} s after the signal: cut off; nothing answered is lost"
+        self._log.error(sentence)
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def store_config(settings: Settings) -> StoreConfig:
+    """Return the part of the settings that is the store's."""
+    return StoreConfig(
+        keep_blocks=settings.keep_blocks or None,
+        snapshot_every=settings.snapshot_every,
+        max_disk_bytes=settings.max_disk_bytes or None,
+        free_bytes_min=settings.free_bytes_min,
+    )
+
+
+def gauges(service: Service, store: Store, stream: LogStream) -> Mapping[str, int]:
+    """Return the values of the moment, for /metrics."""
+    status, use = service.get_status(), store.disk_use()
+    return {
+        "head_height": status.head.height,
+        "finalized_height": status.finalized.height,
+        "unfinalized_blocks": len(status.unfinalized),
+        "queued_transactions": service.queued_count,
+        "degraded": int(bool(service.degraded)),
+        "log_lines_lost": stream.lost_count,
+        "disk_blocks_bytes": use.blocks,
+        "disk_history_bytes": use.history,
+        "disk_rows_bytes": use.rows,
+        "disk_snapshots_bytes": use.snapshots,
+        "disk_indexes_bytes": use.indexes,
+        "disk_total_bytes": use.total,
+        "disk_free_bytes": use.free,
+    }
+
+
+def block_fields(event: events.BlockExecuted) -> dict[str, object]:
+    """Return the one line of a block: what it is, and where its time went."""
+    return {
+        "height": event.height,
+        "hash": event.block_hash,
+        "transactions": event.transaction_count,
+        "bytes": event.payload_bytes,
+        "own": event.is_own,
+        "us": {stage: ns // NS_PER_US for stage, ns in event.stage_ns.items()},
+        "total_us": event.total_ns // NS_PER_US,
+        "tx_per_s": event.transaction_count * NS_PER_S // max(1, event.total_ns),
+    }
+
+
+def fields_of(event: events.Event) -> dict[str, object]:
+    """Return the fields of an event for a line of the log."""
+    return {item.name: getattr(event, item.name) for item in fields(event)}

@@ -1,0 +1,96 @@
+"""`python -m tests.campaign kills|fuzz`: exit code 1 if anything did not hold."""
+
+import json
+import random
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.machine import describe
+from tests.campaign import fuzz, fuzz_socket
+from tests.campaign.kills import Campaign
+
+JSON = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+KILLS_SETTINGS = ("--snapshot-every", "25", "--keep-blocks", "200")
+
+
+@click.group()
+def commands() -> None:
+    """Long tries against a real executor."""
+
+
+@commands.command()
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), required=True)
+@click.option(
+    "--seed", type=int, default=None, help="of what is done; the instants are the clock's"
+)
+@click.option("--json", "json_path", type=JSON, default=None)
+@click.option("--folder", type=FOLDER, default=None, help="on the disk to be tried; temporary")
+def kills(minutes: float, seed: int | None, json_path: Path | None, folder: Path | None) -> None:
+    """Kill an executor under load at random instants, and check what it kept after each."""
+    drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
+    base = Path(tempfile.mkdtemp(prefix="kills-", dir=folder))
+    start_s = time.monotonic()
+    tally = Campaign(base, drawn, KILLS_SETTINGS).run(minutes=minutes)
+    result = asdict(tally) | {
+        "seed": drawn,
+        "minutes": round((time.monotonic() - start_s) / 60, 1),
+        "machine": describe(base),
+    }
+    report(result, json_path)
+    finish(tally.violations, base)
+
+
+@commands.command("fuzz")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), required=True)
+@click.option("--seed", type=int, default=None)
+@click.option("--messages", type=click.IntRange(0), default=100_000, help="through the socket")
+@click.option("--processes", type=click.IntRange(1, 64), default=2, help="that decode")
+@click.option("--json", "json_path", type=JSON, default=None)
+def fuzz_command(
+    minutes: float, seed: int | None, messages: int, processes: int, json_path: Path | None
+) -> None:
+    """Feed foreign bytes to every decoder in process, and to the socket of a real executor."""
+    drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
+    base = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    start_s = time.monotonic()
+    sockets = fuzz_socket.run(base, drawn, messages)
+    left_s = max(1.0, 60 * minutes - (time.monotonic() - start_s))
+    decoders = fuzz.run_processes(drawn, seconds=left_s, processes=processes)
+    violations = [*sockets.violations, *decoders.violations]
+    result = {
+        "decoders": asdict(decoders),
+        "socket": asdict(sockets),
+        "seed": drawn,
+        "minutes": round((time.monotonic() - start_s) / 60, 1),
+        "machine": describe(base),
+    }
+    report(result, json_path)
+    finish(violations, base)
+
+
+def report(result: dict[str, Any], path: Path | None) -> None:
+    """Print the result, and keep it where a path was given."""
+    text = json.dumps(result, indent=2)
+    click.echo(text)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+
+
+def finish(violations: list[str], base: Path) -> None:
+    """End with 1 and keep everything where something did not hold."""
+    if violations:
+        click.echo(f"{len(violations)} violations; homes and logs are in {base}", err=True)
+        sys.exit(1)
+    click.echo(f"nothing was violated; homes and logs are in {base}", err=True)
+
+
+if __name__ == "__main__":
+    commands(prog_name="python -m tests.campaign")

@@ -1,0 +1,96 @@
+"""The pages on loopback: what they answer, to whom, and what hostile clients can hold up."""
+
+import http.client
+import socket
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+
+from engine.http import THREADS, WAITING_MAX, HttpError, Page, PageServer, text_page
+
+
+def broken() -> Page:
+    """Return the page of a node that does not serve."""
+    return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the disk is full")
+
+
+def impossible() -> Page:
+    """Fail to make a page."""
+    raise OSError(5, "the disk is gone")
+
+
+@pytest.fixture
+def server() -> Iterator[PageServer]:
+    """Return a server with one page that is well and one that is not."""
+    pages = {"/healthz": lambda: text_page(HTTPStatus.OK, "ok"), "/readyz": broken}
+    pages["/metrics"] = impossible
+    made = PageServer("127.0.0.1:0", pages)
+    made.start()
+    yield made
+    made.stop()
+
+
+def ask(server: PageServer, method: str, path: str) -> tuple[int, bytes]:
+    """Return status and body of a request."""
+    connection = http.client.HTTPConnection(server.address, timeout=10)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_pages_answer_with_their_status(server: PageServer) -> None:
+    """A page has its own status and text; HEAD has the status alone; others do not exist."""
+    assert ask(server, "GET", "/healthz") == (HTTPStatus.OK, b"ok\n")
+    assert ask(server, "HEAD", "/healthz") == (HTTPStatus.OK, b"")
+    assert ask(server, "GET", "/readyz") == (HTTPStatus.SERVICE_UNAVAILABLE, b"the disk is full\n")
+    status, body = ask(server, "GET", "/metrics")
+    assert status == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert b"the disk is gone" in body
+    status, body = ask(server, "GET", "/other")
+    assert status == HTTPStatus.NOT_FOUND
+    assert b"/healthz, /readyz" in body
+    assert ask(server, "POST", "/healthz")[0] == HTTPStatus.NOT_IMPLEMENTED
+
+
+def test_garbage_and_silence_do_not_stop_the_server(server: PageServer) -> None:
+    """Whatever bytes come, and however many clients say nothing, the next one is answered."""
+    host, _, port = server.address.rpartition(":")
+    for data in (b"", b"\0\xff" * 100, b"GET " + b"a" * 100_000, b"GET /healthz HTTP/9.9\r\n\r\n"):
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(data)
+    silent = [socket.create_connection((host, int(port))) for _ in range(THREADS - 1)]
+    assert ask(server, "GET", "/healthz")[0] == HTTPStatus.OK
+    for client in silent:
+        client.close()
+
+
+def test_more_connections_than_places_are_closed(server: PageServer) -> None:
+    """Connections are held up to a bound; the one beyond it is closed without an answer."""
+    host, _, port = server.address.rpartition(":")
+    held = [
+        socket.create_connection((host, int(port)), timeout=10)
+        for _ in range(THREADS + WAITING_MAX + 1)
+    ]
+    assert held[-1].recv(1) == b""
+    for client in held:
+        client.close()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "example.org:80", "127.0.0.1", "127.0.0.1:65536"])
+def test_only_loopback_serves_pages(address: str) -> None:
+    """The pages have no password, so they never leave the machine."""
+    with pytest.raises(HttpError) as caught:
+        PageServer(address, {})
+    assert caught.value.code == "http.address"
+
+
+def test_a_port_in_use_is_explained(server: PageServer) -> None:
+    """A second server at the same port is told what is there and what to do."""
+    with pytest.raises(HttpError) as caught:
+        PageServer(server.address, {})
+    assert caught.value.code == "http.address_in_use"
+    assert server.address in str(caught.value)
