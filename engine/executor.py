@@ -6,6 +6,7 @@ then says so (`disable_path`), or answers INVALID. Read `service.py` for the cal
 Spec: spec/engine_api.md#newpayload, #forkchoiceupdated.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from engine.events import BlockExecuted, Finalized, Notice, PathDisabled, Report
 from engine.genesis import Genesis, transaction_domain
 from engine.header import Header
 from engine.own_builds import OwnBuild, OwnBuilds
+from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import AppendTicket, FinalBlock
 from engine.transition import (
@@ -187,6 +189,7 @@ class Executor:
         """Execute a block, or take its own build's results, and wait until it is durable."""
         name = fields.block_hash()
         self.ensure(parent.block_hash)
+        ticket: AppendTicket | None = None
         try:
             if own is not None:
                 header_checks.check_result(fields, own.outcome)
@@ -206,6 +209,11 @@ class Executor:
                     timestamp_ms=fields.timestamp_ms,
                 )
         except InvalidPayload as refusal:
+            if ticket is not None:
+                # Refused blocks must not fill the queue to the disk; whether this one found room
+                # there is of no interest any more.
+                with contextlib.suppress(StoreFull):
+                    ticket.wait()
             return self._refused(parent, fields, header, payload, refusal, own is not None)
         self._commitments[fields.payload_commitment] = name
         self._trim()
