@@ -305,8 +305,8 @@ class AnswerFromStore:
     """Answer a peer's request from the store of final blocks; nothing there: no answer.
 
     BLOCK: BlockAnswer. BOUNDARY: Final. FINAL: Final of the highest. RANGE: RangeAnswer with the
-    headers from `first` on, at most RANGE_HEADERS_MAX, up to the highest one of those that has a
-    certificate; none of them has one: no answer.
+    headers of one epoch from `first` on, at most RANGE_HEADERS_MAX, up to the highest one of those
+    that has a certificate; none of them has one: no answer.
     """
 
     peer: PeerId

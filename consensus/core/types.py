@@ -110,8 +110,10 @@ class Certificate:
     view: View
     proposal: Proposal | None
     """None for NULLIFY"""
+    validator_count: int
+    """members of the epoch's set, which is the width of the bitmap"""
     signers: int
-    """bit i is set when validator i of the set signed"""
+    """bitmap: bit i is set when validator i of the set signed"""
     signatures: tuple[Signature, ...]
     """one per set bit, in ascending order of bits"""
 
