@@ -181,14 +181,16 @@ class Executor:
     def notice_held(self) -> None:
         """Mark blocks that the executor said it has executed: that is a VALID (V1)."""
         st = self._st
-        if st.final.height <= st.executor_height:
+        if st.final.height <= st.executor_height and not st.final.in_executor:
             self._take_as_executed(st.final)
         if self.held:
             for block in [*st.blocks.values(), *st.final_queue]:
-                if block.block_hash in self.held and not block.in_executor:
+                if block.block_hash in self.held:
                     self._take_as_executed(block)
 
     def _take_as_executed(self, block: Block) -> None:
+        if block.in_executor:
+            return
         block.in_executor = True
         block.verdict = Verdict.VALID
         self._st.dirty = True
