@@ -178,6 +178,8 @@ class Checks:
 
     def _check_durable(self, node: "Node", vote: Vote, where: str, is_new: bool) -> None:
         """I5 (W1): the vote and the way into its view are on disk; I10: so is the payload."""
+        if self.liveness.is_final_at(node, vote.epoch, vote.view):
+            return  # the final view itself is on disk, and says more than the vote
         durable = node.journal.durable
         if durable.find(vote.signature) < 0:
             self.fail("I5", f"{where} left before it was durable")
@@ -308,7 +310,7 @@ class Checks:
     def delivering(self, node: "Node", message: Message) -> None:
         """I9: note votes of faulty validators; two that conflict owe evidence."""
         if isinstance(message, Propose):
-            self.headers.setdefault(self.arithmetic.block_hash(message.header), message.header)
+            self.learn(message)
             message = message.vote
         if type(message) is not Vote or node.index in self.world.byzantine:
             return

@@ -62,6 +62,10 @@ class Liveness:
         assert node.replica is not None
         return view if epoch == node.replica.epoch else 0
 
+    def is_final_at(self, node: "Node", epoch: int, view: int) -> bool:
+        """Say whether a node has stored the finalization of this view or of a later one."""
+        return (epoch, view) <= self._final[node.host]
+
     def voted(self, epoch: int, view: int) -> None:
         """See an honest vote leave for the first time."""
         if (epoch, view) > self.top:

@@ -78,6 +78,7 @@ class Node:
         self.world = world
         self.host = host
         self.index = index
+        self.name = f"node {index}" if not world.hosts_of[index] else f"node {index} twin"
         self.key = PublicKey(world.keyring.public_keys[index])
         self.signer = Signer(world.keyring, self.key)
         self.is_up = False
@@ -127,12 +128,13 @@ class Node:
         assert not self.is_up, "a machine starts once"
         self.is_up = True
         self.boot += 1
-        self.journal.sync()
+        found = records(self.journal.content())
+        self.journal.replace(b"".join(frame(record) for record in found))  # without a torn tail
         world = self.world
         self.base_ms = world.rng.randrange(1_000_000)
         top = max(self.store) if self.store else 0
         boot = Boot(
-            journal=tuple(records(self.journal.content())),
+            journal=tuple(found),
             finalized=self.store.get(top),
             boundaries=tuple(b for _, b in sorted(self.boundaries.items()))[-BOUNDARIES_OF_BOOT:],
         )
@@ -215,6 +217,8 @@ class Node:
         effects = replica.handle(event, self.world.now_ms + self.base_ms)
         if self.world.mutant.transforms:
             effects = self.world.mutant.effects(effects)
+        if self.world.log is not None:
+            self.world.log_effects(self, effects)
         performers = self._performers
         for effect in effects:
             performers[type(effect)](effect)

@@ -4,13 +4,16 @@
 process. A broken invariant is raised as `Violation` from the event that broke it.
 """
 
+import ast
 import hashlib
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
+from consensus.core.events import Effect, WakeAt
 from consensus.core.types import Chain, Hash32, Message, Parameters, PeerId, Validator, Vote
 from tests.sim import events as sim
 from tests.sim.byzantine import Adversary
@@ -37,6 +40,7 @@ GENESIS_TIME_MS = 1_700_000_000_000
 EVENTS_MAX = 20_000_000
 """of one run: more is a loop"""
 TRACE_FLUSH = 4096
+_BYTES = re.compile(r"b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\"")
 
 _PERFORM: dict[int, Callable[..., None]] = {
     sim.ANSWER: Node.answered,
@@ -253,7 +257,14 @@ class World:
         if len(pending) >= TRACE_FLUSH:
             self._flush()
         if self.log is not None:
-            self.log(describe(self.now_ms, kind, host, data))
+            self.log(describe(self.now_ms, kind, self.nodes[host].name, data))
+
+    def log_effects(self, node: Node, effects: Sequence[Effect]) -> None:
+        """Write down what a replica asks for."""
+        assert self.log is not None
+        for effect in effects:
+            if not isinstance(effect, WakeAt):
+                self.log(f"{'':7s}   {node.name} -> {shorten(effect)}")
 
     def _flush(self) -> None:
         self._trace.update(repr(self._pending).encode())
@@ -402,7 +413,12 @@ class World:
         return self.scenario.execute_max_ms * permille * length // (1000 * PAYLOAD_BYTES_MAX)
 
 
-def describe(now_ms: int, kind: int, host: int, data: Any) -> str:
+def describe(now_ms: int, kind: int, name: str, data: Any) -> str:
     """Return one line of a trace."""
-    text = repr(data[1] if kind == sim.DELIVER else data)
-    return f"{now_ms:7d} node {host} {sim.NAMES[kind]} {text}"
+    text = f"from {data[0]}: {shorten(data[1])}" if kind == sim.DELIVER else shorten(data)
+    return f"{now_ms:7d} {name} {sim.NAMES[kind]} {text}"
+
+
+def shorten(value: object) -> str:
+    """Return a value as text, hashes and signatures by their first bytes."""
+    return _BYTES.sub(lambda found: (ast.literal_eval(found[0])[:4]).hex(), repr(value))
