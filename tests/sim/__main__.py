@@ -20,7 +20,7 @@ from tests.sim.world import World
 
 TRACE_LINES = 60
 """of a shrunk trace: the last ones before the violation"""
-LINE_CHARACTERS = 400
+LINE_CHARACTERS = 4000
 TELL_EVERY = 100
 EXIT_VIOLATION = 1
 

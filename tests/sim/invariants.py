@@ -179,7 +179,7 @@ class Checks:
     def _check_durable(self, node: "Node", vote: Vote, where: str, is_new: bool) -> None:
         """I5 (W1): the vote and the way into its view are on disk; I10: so is the payload."""
         if self.liveness.is_final_at(node, vote.epoch, vote.view):
-            return  # the final view itself is on disk, and says more than the vote
+            return  # finality is on disk: nothing more will be signed where the vote stands
         durable = node.journal.durable
         if durable.find(vote.signature) < 0:
             self.fail("I5", f"{where} left before it was durable")

@@ -63,8 +63,8 @@ class Liveness:
         return view if epoch == node.replica.epoch else 0
 
     def is_final_at(self, node: "Node", epoch: int, view: int) -> bool:
-        """Say whether a node has stored the finalization of this view or of a later one."""
-        return (epoch, view) <= self._final[node.host]
+        """Say whether a node has stored the finalization of this view, or the end of its epoch."""
+        return (epoch, view) <= self._final[node.host] or epoch + 1 in node.boundaries
 
     def voted(self, epoch: int, view: int) -> None:
         """See an honest vote leave for the first time."""

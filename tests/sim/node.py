@@ -445,7 +445,7 @@ class Node:
         headers, certificate, count = [], None, 0
         for height in range(first, first + RANGE_HEADERS_MAX):
             block = self.store.get(height)
-            if block is None:
+            if block is None or (headers and block.header.epoch != headers[0].epoch):
                 break
             headers.append(block.header)
             if block.certificate is not None:
