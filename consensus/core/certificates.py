@@ -179,6 +179,9 @@ def on_propose(st: State, peer: PeerId, propose: Propose) -> None:
         if number < st.view:
             answer_laggard(st, peer)
         return
+    if state is not None and len(state.proposals) >= PROPOSALS_MAX:
+        st.refused_count += 1
+        return
     if not _is_leaders(st, propose):
         st.penalize(peer, "a proposal that is not the leader's")
         return

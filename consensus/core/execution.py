@@ -124,6 +124,12 @@ class Executor:
             if block.verdict == Verdict.INVALID:
                 block.verdict = None
 
+    def lacks_a_block(self, kind: type) -> None:
+        """SYNCING: it does not know what it had; look again, and do not ask the same at once."""
+        self.retry_ms[kind] = self._st.now_ms + self._st.parameters.delta_ms
+        self._wake(self.retry_ms[kind])
+        self.restarted()
+
     def failed(self, call_id: int, error: CallError) -> CallRequest | None:
         """Arm a repetition of what failed; return the request, None when unasked."""
         st = self._st
@@ -212,14 +218,13 @@ class Executor:
             drop_payload(st, block)
             block.retry_ms = st.now_ms + st.parameters.retransmit_interval_ms
         else:
-            # It lacks a parent that it had: look again at what it has.
-            self.restarted()
+            self.lacks_a_block(NewPayload)
 
     def on_forkchoice(self, request: ForkchoiceUpdated, answer: Answer) -> None:
         """F2: the executor's finality advances by the answer, one height at a time."""
         st = self._st
         if isinstance(answer, ExecutorSyncing):
-            self.restarted()
+            self.lacks_a_block(ForkchoiceUpdated)
             return
         assert isinstance(answer, ForkchoiceDone), "the shell pairs answers with calls"
         self.told = request

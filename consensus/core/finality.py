@@ -9,6 +9,7 @@ from consensus.core.epochs import EPOCHS_HELD_MAX, InvalidSet, hash_set
 from consensus.core.events import AlarmCode, DropPayload
 from consensus.core.state import State
 from consensus.core.types import (
+    RANGE_HEADERS_MAX,
     Boundary,
     Certificate,
     FinalizedBlock,
@@ -26,7 +27,8 @@ OBSERVER_BOUNDARIES = 2
 def advance(st: State) -> Hash32 | None:
     """C2: make the target and all its ancestors final if their headers are here.
 
-    Return the hash of the first header that is missing, or None.
+    Return the hash of the first header that is missing, or of the lowest one when they are too
+    many to stand on one certificate; None when there is nothing to ask for.
     """
     target = st.final_target
     if target is None:
@@ -45,6 +47,9 @@ def advance(st: State) -> Hash32 | None:
             return None
         path.append(block)
         wanted = block.header.parent_hash
+    if len(path) > RANGE_HEADERS_MAX:
+        # One certificate for so many would be a gap in the store that no range answer spans.
+        return path[-1].block_hash
     finalize(st, path[::-1], target)
     return None
 

@@ -194,7 +194,8 @@ class Replica:
             st.dirty = False
             missing = finality.advance(st)
             if missing is not None:
-                block_sync.ask_block(st, missing, None)
+                if missing not in st.blocks:
+                    block_sync.ask_block(st, missing, None)
                 self._ask_range_once()
             if finality.start_epoch(st):
                 self._building = None
@@ -351,7 +352,7 @@ class Replica:
         is_ours = building is not None and call_id == self._build_call
         if isinstance(answer, ExecutorSyncing):
             self._building = None
-            self._executor.restarted()
+            self._executor.lacks_a_block(GetPayload)
             return
         assert isinstance(answer, PayloadBuilt), "the shell pairs answers with calls"
         header = None
