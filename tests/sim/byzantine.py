@@ -16,6 +16,7 @@ from consensus.core.types import (
     ZERO_HASH,
     Certificate,
     Epoch,
+    Evidence,
     Final,
     Hash32,
     Header,
@@ -420,6 +421,8 @@ class Adversary:
             self._send(node, self._foreign(epoch, view))
         elif how == "garbage" and self._remembered:
             self._send(node, self._request(epoch, view), some=True)
+            self._send(node, self._forged(epoch, view))
+            self._accuse(node)
             broken = bytearray(encode_message(self.rng.choice(self._remembered)))
             broken[self.rng.randrange(len(broken))] ^= 1 << self.rng.randrange(8)
             try:
@@ -434,6 +437,33 @@ class Adversary:
             first=self.rng.choice((0, 1, view, 2**64 - 1)),
             last=self.rng.choice((0, 1, view, 2**64 - 1)),
         )
+
+    def _forged(self, epoch: int, view: int) -> Certificate:
+        """Return a certificate of everybody in which no signature holds."""
+        facts = self._facts(epoch)
+        proposals = self._proposals.get((epoch, view))
+        proposal = self.rng.choice(proposals) if proposals else None
+        kinds = (Kind.NOTARIZE, Kind.FINALIZE) if proposal else (Kind.NULLIFY,)
+        return Certificate(
+            kind=self.rng.choice(kinds),
+            epoch=Epoch(epoch),
+            view=View(view),
+            proposal=proposal,
+            validator_count=len(facts.keys),
+            signers=(1 << len(facts.keys)) - 1,
+            signatures=tuple(Signature(self.rng.randbytes(64)) for _ in facts.keys),
+        )
+
+    def _accuse(self, node: int) -> None:
+        """Send two genuine votes of one signer that are legal together as evidence."""
+        votes = [message for message in self._remembered[-40:] if type(message) is Vote]
+        for first in votes:
+            for second in votes:
+                if first is not second and (first.signer, first.epoch, first.view) == (
+                    second.signer, second.epoch, second.view
+                ):  # fmt: skip
+                    self._send(node, Evidence(first=first, second=second), some=True)
+                    return
 
     def _renamed(self, message: Message, epoch: int, view: int) -> Message:
         """Move an old vote or certificate into the present epoch and view."""

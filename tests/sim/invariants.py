@@ -31,6 +31,7 @@ from consensus.core.types import (
 from tests.sim import ledger
 from tests.sim.arithmetic import Arithmetic, execute_serially
 from tests.sim.liveness import Liveness
+from tests.sim.scenario import DRIFT_MS
 from tests.sim.violation import Violation
 
 if TYPE_CHECKING:
@@ -197,6 +198,15 @@ class Checks:
                 self.fail("I10", f"{where}: nobody has seen the proposal")
             elif not self._is_stored(node, proposal.block_hash):
                 self.fail("I10", f"{where}: the payload is not durable there")
+            elif is_new:
+                self._check_clock(node, proposal, where)
+
+    def _check_clock(self, node: "Node", proposal: Proposal, where: str) -> None:
+        """I6: the time of a block that gets a vote is not further ahead than drift allows."""
+        world, header = self.world, self.headers[proposal.block_hash]
+        wall_ms = world.genesis_time_ms + world.now_ms + node.skew_ms
+        if header.timestamp_ms > wall_ms + DRIFT_MS:
+            self.fail("I6", f"{where}: its block is from the future")
 
     def _is_stored(self, node: "Node", found: bytes) -> bool:
         return found in node.executor.durable

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
     from tests.sim.world import World
 
-GOAL_HEIGHTS = 6
+GOAL_HEIGHTS = 12
 """after healing; a run ends when every honest live node has finalized so many more"""
 MESSAGES_PER_VIEW_MAX = 14
 """times n^2, sent by honest nodes after healing, retransmissions and answers included"""

@@ -1,22 +1,32 @@
 """Planted bugs: each breaks one rule in every honest node, and the checks have to find it.
 
-Rules are exchanged by passing another `Rules` to the replica; what is the shell's duty (syncing,
-reading its journal, keeping payloads) is broken in the simulated shell. Nothing in the core knows.
+Rules are exchanged by passing another `Rules` to the replica, a few functions of the core are
+replaced while a world runs; what is the shell's duty (syncing, reading its journal, keeping
+payloads) is broken in the simulated shell. Nothing in the core knows.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+from unittest import mock
 
-from consensus.core import journal
+from consensus.core import certificates, journal
 from consensus.core.blocks import Block
+from consensus.core.epochs import EpochContext
 from consensus.core.events import Boot, Effect, ForkchoiceUpdated, Persist
 from consensus.core.safety import HeaderRules, Rules
-from consensus.core.tally import FINALIZE, NOTARIZE, NULLIFY, ViewState
+from consensus.core.state import State
+from consensus.core.tally import FINALIZE, NOTARIZE, ViewState, signers_of
 from consensus.core.types import (
     Certificate,
     Epoch,
+    Evidence,
     Hash32,
     Header,
+    Height,
+    PeerId,
     Proposal,
     Propose,
     View,
@@ -33,6 +43,12 @@ class Mutant:
     sends_before_sync: bool = False
     forgets_journal: bool = False
     forgets_payloads: bool = False
+    patch: tuple[ModuleType, str, Callable[..., Any]] | None = None
+    """a function of the core that is another one while the world runs"""
+
+    def planted(self) -> AbstractContextManager[object]:
+        """Return what has to surround a run."""
+        return mock.patch.object(*self.patch) if self.patch else nullcontext()
 
     @property
     def transforms(self) -> bool:
@@ -130,22 +146,6 @@ class FinalizeAfterNullify(Rules):
         return view.certificates[NOTARIZE] is not None and view.own[FINALIZE] is None
 
 
-class NullifyAfterFinalize(Rules):
-    """V2: an own FINALIZE does not keep from NULLIFY."""
-
-    def may_nullify(self, view: ViewState, current: View) -> bool:
-        """Forget the own FINALIZE; and the view, which FINALIZE ends."""
-        return view.own[NULLIFY] is None and view.number >= current - 1
-
-
-class DoubleNotarize(Rules):
-    """V1: a second NOTARIZE in a view."""
-
-    def may_notarize(self, view: ViewState, current: View) -> bool:
-        """Forget the own NOTARIZE."""
-        return view.number == current
-
-
 class EpochMissing(Rules):
     """M3: epoch and set are not in what is signed."""
 
@@ -237,7 +237,43 @@ class Careless(Rules):
         return None
 
 
+class ClockIgnored(Rules):
+    """V1: a block from the future needs no waiting."""
+
+    def must_wait(
+        self, header: Header, rules: HeaderRules, final_height: Height, wall_ms: int
+    ) -> str | None:
+        """Look at the clock of the header itself."""
+        return Rules.must_wait(self, header, rules, final_height, header.timestamp_ms)
+
+
+_keep_proposal, _is_valid = certificates.keep_proposal, certificates.is_valid
+
+
+def keep_last_proposal(st: State, peer: PeerId, state: ViewState, propose: Propose) -> None:
+    """V1: vote for every proposal of a view, not for the first one only."""
+    _keep_proposal(st, peer, state, propose)
+    if state.propose is not propose and state.number == st.view:
+        state.propose, state.propose_peer = propose, peer
+        state.own[NOTARIZE], state.defect = None, None
+    state.equivocated = False
+
+
+def forget_evidence(st: State, evidence: Evidence) -> None:
+    """X2: see two votes that cannot both be honest, and say nothing."""
+
+
+def believe_certificate(st: State, epoch: EpochContext, certificate: Certificate) -> bool:
+    """M5: count the bits of a certificate and verify no signature."""
+    power = sum(epoch.weights[at] for at in signers_of(certificate) if at < len(epoch.weights))
+    return _is_valid(st, epoch, certificate) or power >= epoch.quorum
+
+
 Maker = Callable[[str], Mutant]
+
+
+def _of_patch(module: ModuleType, name: str, planted: Callable[..., Any]) -> Maker:
+    return lambda mutant: Mutant(name=mutant, rules=Rules(), patch=(module, name, planted))
 
 
 def _of_rules(rules: type[Rules]) -> Maker:
@@ -248,8 +284,7 @@ MAKERS: dict[str, Maker] = {
     "quorum-minus-one": _of_rules(QuorumMinusOne),
     "no-nullify-check": _of_rules(NoNullifyCheck),
     "finalize-after-nullify": _of_rules(FinalizeAfterNullify),
-    "nullify-after-finalize": _of_rules(NullifyAfterFinalize),
-    "double-notarize": _of_rules(DoubleNotarize),
+    "double-notarize": _of_patch(certificates, "keep_proposal", keep_last_proposal),
     "journal-amnesia": lambda name: Mutant(name=name, rules=Rules(), forgets_journal=True),
     "sync-after-send": lambda name: Mutant(name=name, rules=Rules(), sends_before_sync=True),
     "epoch-missing": _of_rules(EpochMissing),
@@ -266,6 +301,9 @@ MAKERS: dict[str, Maker] = {
     "no-parent-check": _of_rules(NoParentCheck),
     "boundary-ignored": _of_rules(BoundaryIgnored),
     "headers-unchecked": _of_rules(Careless),
+    "clock-ignored": _of_rules(ClockIgnored),
+    "evidence-forgotten": _of_patch(certificates, "report", forget_evidence),
+    "signatures-unchecked": _of_patch(certificates, "is_valid", believe_certificate),
 }
 
 

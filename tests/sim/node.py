@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from consensus.core.replica import Replica
-
 from consensus.core import journal
 from consensus.core.events import (
     Alarm,
@@ -40,6 +38,7 @@ from consensus.core.events import (
     WakeAt,
     Woke,
 )
+from consensus.core.replica import Replica
 from consensus.core.types import (
     RANGE_HEADERS_MAX,
     BlockAnswer,
@@ -48,6 +47,7 @@ from consensus.core.types import (
     Evidence,
     Final,
     FinalizedBlock,
+    Header,
     Message,
     PublicKey,
     RangeAnswer,
@@ -442,7 +442,8 @@ class Node:
         return Final(header=top.header, certificate=top.certificate)
 
     def _stored_range(self, first: int) -> RangeAnswer | None:
-        headers, certificate, count = [], None, 0
+        headers: list[Header] = []
+        certificate, count = None, 0
         for height in range(first, first + RANGE_HEADERS_MAX):
             block = self.store.get(height)
             if block is None or (headers and block.header.epoch != headers[0].epoch):

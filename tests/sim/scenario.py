@@ -163,9 +163,9 @@ def draw(seed: int) -> Scenario:
     nodes = size + spare
     sets = sets_of(rng, nodes, size)
     byzantine = (
-        faulty_subset(rng, sets, nodes, greedy=rng.randrange(4) > 0) if rng.randrange(8) else ()
+        faulty_subset(rng, sets, nodes, greedy=rng.randrange(6) > 0) if rng.randrange(8) else ()
     )
-    heal_ms = rng.choice((2000, 4000, 6000))
+    heal_ms = rng.choice((3000, 6000, 12_000))
     if size == LARGE:
         heal_ms = 2000
     faults = draw_faults(rng, sets, nodes, byzantine, heal_ms)
@@ -188,7 +188,7 @@ def draw(seed: int) -> Scenario:
         seed=seed,
         nodes=nodes,
         sets=sets,
-        heights_per_epoch=rng.choice((2, 3, 5, 8, 20)),
+        heights_per_epoch=rng.choice((1, 2, 3, 5, 8, 20)),
         byzantine=byzantine,
         strategies=tuple(rng.choice(STRATEGIES) for _ in byzantine),
         links=links,
@@ -197,7 +197,7 @@ def draw(seed: int) -> Scenario:
         load=rng.choice(("idle", "loaded", "mixed")),
         execute_permille=tuple(rng.choice((50, 200, 500, 950)) for _ in range(nodes)),
         heal_ms=heal_ms,
-        end_ms=heal_ms + (8000 if size <= 10 else 4000),
+        end_ms=heal_ms + 20_000,
     )
 
 

@@ -182,7 +182,13 @@ class World:
 
     def run(self) -> Outcome:
         """Run to the end of the scenario; raises Violation at the first broken invariant."""
-        self._begin()
+        with self.mutant.planted():
+            self._begin()
+            self._loop()
+        self._flush()
+        return self._outcome()
+
+    def _loop(self) -> None:
         heap, checks, end_ms = self._heap, self.checks, self.scenario.end_ms
         while heap:
             at_ms, _, kind, host, boot, data = heappop(heap)
@@ -194,7 +200,9 @@ class World:
             self._happen(kind, host, boot, data)
             assert self.event_count < EVENTS_MAX, "a run has a bounded number of events"
         checks.ended()
-        self._flush()
+
+    def _outcome(self) -> Outcome:
+        checks = self.checks
         return Outcome(
             seed=self.scenario.seed,
             trace=self._trace.hexdigest(),
