@@ -216,7 +216,7 @@ class Executor:
             drop_payload(st, block)
         elif judged.verdict == Verdict.MALFORMED:
             drop_payload(st, block)
-            block.retry_ms = st.now_ms + st.parameters.retransmit_interval_ms
+            block.retry_ms = st.now_ms + st.parameters.delta_ms
         else:
             self.lacks_a_block(NewPayload)
 

@@ -326,7 +326,7 @@ class Replica:
             header = block.header
             if header is not None and header.payload_commitment == event.payload_commitment:
                 block.payload_asked = False
-                block.retry_ms = st.now_ms + st.parameters.retransmit_interval_ms
+                block.retry_ms = st.now_ms + st.parameters.delta_ms
                 peer = st.next_peer()
                 block.peers = (*block.peers[-1:], *(() if peer is None else (peer,)))
                 st.dirty = True

@@ -20,6 +20,7 @@ from consensus.core.types import (
     BootId,
     Boundary,
     Chain,
+    Epoch,
     Final,
     FinalizedBlock,
     Hash32,
@@ -161,79 +162,90 @@ class Node:
     def perform(self, effect: ev.Effect) -> None:
         """Do what the shell does, at once or after a delay of this world."""
         net = self.net
-        if isinstance(effect, ev.Persist):
-            self.finalized.update({b.header.height: b for b in effect.finalized})
-            if effect.boundary is not None:
-                self.boundaries[effect.boundary.epoch] = effect.boundary
-            self.evidence.extend(effect.evidence)
-            self.journal.extend(effect.append)
-            if effect.cut is not None:
-                self.journal = list(effect.cut)
-            for then in effect.then:
-                self.perform(then)
-        elif isinstance(effect, ev.Send):
-            self.sent.append(effect.message)
-            net.transmit(self, effect.peer, effect.message)
-        elif isinstance(effect, ev.Broadcast):
-            self.sent.append(effect.message)
-            for node in net.nodes:
-                if node is not self:
-                    net.transmit(self, PeerId(node.key), effect.message)
-        elif isinstance(effect, ev.WakeAt):
-            net.at(effect.at_ms, self, ev.Woke())
-        elif isinstance(effect, ev.Call):
-            self.execute(effect)
-        elif isinstance(effect, ev.FetchPayload):
-            arrived = ev.PayloadArrived(payload_commitment=effect.payload_commitment)
-            net.at(net.now_ms + DELAY_MS, self, arrived)
-        elif isinstance(effect, ev.AnswerFromStore):
-            self.answer(effect)
-        elif isinstance(effect, ev.LoadFinalized):
-            heights = range(effect.first, effect.first + effect.count)
-            blocks = tuple(self.finalized[h] for h in heights if h in self.finalized)
-            net.at(net.now_ms + 1, self, ev.Loaded(blocks=blocks))
-        elif isinstance(effect, ev.Alarm):
-            self.alarms.append(effect)
-        elif isinstance(effect, ev.Penalize):
-            self.penalties.append(effect)
+        match effect:
+            case ev.Persist():
+                self.persist(effect)
+            case ev.Send():
+                self.sent.append(effect.message)
+                net.transmit(self, effect.peer, effect.message)
+            case ev.Broadcast():
+                self.sent.append(effect.message)
+                for node in net.nodes:
+                    if node is not self:
+                        net.transmit(self, PeerId(node.key), effect.message)
+            case ev.WakeAt():
+                net.at(effect.at_ms, self, ev.Woke())
+            case ev.Call():
+                self.execute(effect)
+            case ev.FetchPayload():
+                arrived = ev.PayloadArrived(payload_commitment=effect.payload_commitment)
+                net.at(net.now_ms + DELAY_MS, self, arrived)
+            case ev.AnswerFromStore():
+                self.answer(effect)
+            case _:
+                self.note(effect)
+
+    def note(self, effect: ev.Effect) -> None:
+        """Keep what people are told; payload bytes do not exist in this world."""
+        match effect:
+            case ev.LoadFinalized():
+                heights = range(effect.first, effect.first + effect.count)
+                blocks = tuple(self.finalized[h] for h in heights if h in self.finalized)
+                self.net.at(self.net.now_ms + 1, self, ev.Loaded(blocks=blocks))
+            case ev.Alarm():
+                self.alarms.append(effect)
+            case ev.Penalize():
+                self.penalties.append(effect)
+            case _:
+                assert isinstance(effect, ev.PushPayload | ev.DropPayload)
+
+    def persist(self, effect: ev.Persist) -> None:
+        """Write at once, then send."""
+        self.finalized.update({b.header.height: b for b in effect.finalized})
+        if effect.boundary is not None:
+            self.boundaries[effect.boundary.epoch] = effect.boundary
+        self.evidence.extend(effect.evidence)
+        self.journal.extend(effect.append)
+        if effect.cut is not None:
+            self.journal = list(effect.cut)
+        for then in effect.then:
+            self.perform(then)
 
     def answer(self, effect: ev.AnswerFromStore) -> None:
         """Answer a peer from the store."""
-        request, message = effect.request, None
+        request = effect.request
+        message: Message | None = None
         if request.want == Want.RANGE:
-            heights = [h for h in range(request.first, request.first + 64) if h in self.finalized]
-            epochs = {self.finalized[h].header.epoch for h in heights[:1]}
-            blocks = [
-                self.finalized[h] for h in heights if self.finalized[h].header.epoch in epochs
-            ]
-            while blocks and blocks[-1].certificate is None:
-                blocks.pop()
-            if blocks and blocks[-1].certificate is not None:
-                message = RangeAnswer(
-                    headers=tuple(b.header for b in blocks), certificate=blocks[-1].certificate
-                )
-        elif request.want == Want.BOUNDARY:
-            found = self.boundaries.get(request.epoch + 1)
-            if found is not None:
-                self.net.transmit(
-                    self,
-                    effect.peer,
-                    Final(header=found.header, certificate=found.certificate),
-                )
+            message = self.range_from(request.first)
+        elif request.want == Want.BOUNDARY and request.epoch + 1 in self.boundaries:
+            found = self.boundaries[Epoch(request.epoch + 1)]
+            message = Final(header=found.header, certificate=found.certificate)
         elif request.want == Want.BLOCK:
             for block in self.finalized.values():
                 if block.block_hash == request.block_hash:
-                    self.net.transmit(self, effect.peer, BlockAnswer(header=block.header))
+                    message = BlockAnswer(header=block.header)
         if message is not None:
             self.net.transmit(self, effect.peer, message)
+
+    def range_from(self, first: int) -> RangeAnswer | None:
+        """Return final headers of one epoch that end with a certificate."""
+        blocks = [self.finalized[h] for h in range(first, first + 64) if h in self.finalized]
+        blocks = [b for b in blocks if b.header.epoch == blocks[0].header.epoch]
+        while blocks and blocks[-1].certificate is None:
+            blocks.pop()
+        if not blocks or blocks[-1].certificate is None:
+            return None
+        headers = tuple(b.header for b in blocks)
+        return RangeAnswer(headers=headers, certificate=blocks[-1].certificate)
 
     def execute(self, call: ev.Call) -> None:
         """Answer as an executor does that finds every result right."""
         net, request = self.net, call.request
-        after, answer = 1, None
+        after = 1
+        answer: ev.Answer = ev.ForkchoiceDone()
         if isinstance(request, ev.GetStatus):
             rows = sorted((h, b) for b, h in self.executed.items() if h > self.executor_final[0])
-            answer: Any = ev.ExecutorStatus(
+            answer = ev.ExecutorStatus(
                 genesis_hash=net.chain.genesis_hash,
                 params_hash=net.chain.params_hash,
                 finalized_height=Height(self.executor_final[0]),
@@ -264,7 +276,6 @@ class Node:
             height = self.executed.get(request.finalized, 0)
             if height:
                 self.executor_final = (height, request.finalized)
-            answer = ev.ForkchoiceDone()
         else:
             answer = ev.ValidatorsOf(validators=net.validators(request.epoch))
         event = ev.Answered(call_id=call.call_id, boot_id=BootId(b"b" * 16), answer=answer)
@@ -302,7 +313,7 @@ class Net:
         assert copy == message
         event = ev.Received(peer=PeerId(sender.key), message=copy)
         for node in self.nodes:
-            if node.key == peer and not {sender.index, node.index} & self.cut_off:
+            if PeerId(node.key) == peer and not {sender.index, node.index} & self.cut_off:
                 self.at(self.now_ms + DELAY_MS, node, event)
 
     def run(self, until_ms: int) -> None:
