@@ -69,6 +69,8 @@ class Lone:
         self.verdict = ev.Verdict.VALID
         self.answers = True
         self.boot_id = BootId(b"b" * 16)
+        self.genesis_said = self.chain.genesis_hash
+        """by the executor"""
         self.replica = Replica(
             chain=self.chain,
             crypto=self.crypto,
@@ -135,7 +137,7 @@ class Lone:
         found: Any = ev.ForkchoiceDone()
         if isinstance(request, ev.GetStatus):
             found = ev.ExecutorStatus(
-                genesis_hash=self.chain.genesis_hash,
+                genesis_hash=self.genesis_said,
                 params_hash=self.chain.params_hash,
                 finalized_height=Height(self.disk.executor_final[0]),
                 finalized_hash=Hash32(self.disk.executor_final[1] or self.chain.genesis_hash),

@@ -124,6 +124,8 @@ class Node:
         self.alarms: list[ev.Alarm] = []
         self.penalties: list[ev.Penalize] = []
         self.sent: list[Message] = []
+        self.schedule: dict[int, tuple[Validator, ...]] = {}
+        """sets that this executor alone believes in"""
         self.is_up = True
         self.boot_number = 0
         self.executed: dict[bytes, int] = {}
@@ -277,7 +279,8 @@ class Node:
             if height:
                 self.executor_final = (height, request.finalized)
         else:
-            answer = ev.ValidatorsOf(validators=net.validators(request.epoch))
+            known = self.schedule.get(request.epoch) or net.validators(request.epoch)
+            answer = ev.ValidatorsOf(validators=known)
         event = ev.Answered(call_id=call.call_id, boot_id=BootId(b"b" * 16), answer=answer)
         net.at(net.now_ms + after, self, event)
 
