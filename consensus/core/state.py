@@ -76,7 +76,14 @@ class State:
         self.next_set: tuple[Validator, ...] | None = chain.validators[1]
         self.next_set_hash: Hash32 | None = None
         self.own_index = self.epoch.index_of.get(key) if key is not None else None
-        # Views.
+        self._open_views()
+        self._open_blocks()
+        self._open_signing()
+        self._open_limits()
+
+    def _open_views(self) -> None:
+        """Begin before the first view, with no deadline but the first retransmission."""
+        now_ms = self.now_ms
         self.view = View(0)
         self.views: dict[int, ViewState] = {}
         self.last_final_view = View(0)
@@ -90,7 +97,19 @@ class State:
         self.unjournalled: list[Certificate] = []
         self.last_proposal_ms = 0
         self.backoff_count = 0
-        # Blocks.
+        self.retransmit_at = now_ms + self.parameters.retransmit_interval_ms
+        self.lead_at: int | None = None
+        self.adv_at: int | None = None
+        self.build_at: int | None = None
+        self.wait_at: int | None = None
+        self.ask_at: int | None = None
+        self.execute_at: int | None = None
+        self.lead_passed = self.adv_passed = False
+        self.build_failed = False
+
+    def _open_blocks(self) -> None:
+        """Begin at genesis."""
+        chain = self.chain
         genesis = Block(
             block_hash=chain.genesis_hash, header=None, height=0, timestamp_ms=chain.timestamp_ms
         )
@@ -104,28 +123,22 @@ class State:
         """the height that the executor has finalized, as far as it said"""
         self.final_queue: deque[Block] = deque()
         """F2: final blocks that the executor has not finalized yet, ascending"""
-        # What keeps this node from signing.
+
+    def _open_signing(self) -> None:
+        """Nothing keeps this node from signing, except that peers must be asked (W3)."""
         self.is_halted = False
         self.observer_since_ms: int | None = None
         self.observer_boundaries = 0
-        self.asking = key is not None
+        self.asking = self.key is not None
         """peers are asked for own votes before the first new signature after a boot"""
         self.has_signed = False
         self.cut_view = 0
         """W3: nothing signed at or below is in the journal"""
         self.must_cut = False
-        # Deadlines, None when there is none.
-        self.retransmit_at = now_ms + self.parameters.retransmit_interval_ms
-        self.lead_at: int | None = None
-        self.adv_at: int | None = None
-        self.build_at: int | None = None
-        self.wait_at: int | None = None
-        self.ask_at: int | None = None
-        self.execute_at: int | None = None
-        self.lead_passed = self.adv_passed = False
-        self.build_failed = False
         self.evidence = EvidencePool()
-        # Rate limits, emptied at every retransmission.
+
+    def _open_limits(self) -> None:
+        """Rate limits: emptied at every retransmission."""
         self.answered: set[PeerId] = set()
         self.request_counts: dict[PeerId, int] = {}
         self.asked_peers: set[PeerId] = set()
