@@ -19,7 +19,7 @@ from tests.sim import events as sim
 from tests.sim.keys import digest
 from tests.sim.node import Node
 from tests.sim.scenario import Links, Scenario
-from tests.sim.violation import Violation
+from tests.sim.violation import LIVENESS, Violation
 from tests.sim.world import World
 
 NODES = 4
@@ -110,7 +110,7 @@ class SmallWorld(World):
                 is_over, self.choice = True, None
                 self._release()
             if at_ms - begun_ms > VIEW_MS_MAX:
-                raise Violation("liveness", 0, at_ms, f"nobody leaves view {goal}: {choice}")
+                raise Violation(LIVENESS, 0, at_ms, f"nobody leaves view {goal}: {choice}")
         self.choice = None
         self._release()
 

@@ -32,7 +32,7 @@ from tests.sim import ledger
 from tests.sim.arithmetic import Arithmetic, execute_serially
 from tests.sim.liveness import Liveness
 from tests.sim.scenario import DRIFT_MS
-from tests.sim.violation import Violation
+from tests.sim.violation import MEMORY, Violation
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -488,4 +488,4 @@ class Checks:
             total = sum(replica.held().values())
             limit = HELD_PER_VALIDATOR_MAX * len(self.arithmetic.epoch(replica.epoch).keys)
             if total > limit:
-                self.fail("memory", f"node {node.index} holds {replica.held()}")
+                self.fail(MEMORY, f"node {node.index} holds {replica.held()}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from consensus.core.types import FinalizedBlock
 from tests.sim.arithmetic import Arithmetic
 from tests.sim.scenario import RETRANSMIT_MS
-from tests.sim.violation import Violation
+from tests.sim.violation import LIVENESS, MESSAGES, Violation
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 GOAL_HEIGHTS = 12
 """after healing; a run ends when every honest live node has finalized so many more"""
 MESSAGES_PER_VIEW_MAX = 14
-"""times n^2, sent by honest nodes after healing, retransmissions and answers included"""
+"""times n^2, sent by honest nodes after healing"""
+REPEATS_MAX = 6
+"""times n^2, in each retransmission interval, of what was not answered (R1)"""
 BACKOFF_VIEWS = 4
 BACKOFF_MAX = 2**10
 
@@ -148,7 +150,7 @@ class Liveness:
         bound_ms = self.bound_ms(node.host, at)
         if waited_ms > bound_ms:
             raise Violation(
-                "liveness", self.world.scenario.seed, self.world.now_ms,
+                LIVENESS, self.world.scenario.seed, self.world.now_ms,
                 f"node {node.index} waited {waited_ms} ms for view {at}, bound {bound_ms} ms",
             )  # fmt: skip
 
@@ -163,14 +165,16 @@ class Liveness:
             bound_ms = self.bound_ms(node.host, at)
             if waited_ms > bound_ms:
                 raise Violation(
-                    "liveness", world.scenario.seed, world.now_ms,
+                    LIVENESS, world.scenario.seed, world.now_ms,
                     f"node {node.index} has waited {waited_ms} ms at height "
                     f"{self._height[node.host]} of {self.tip}, bound {bound_ms} ms",
                 )  # fmt: skip
         count = max(len(world.scenario.sets_at(self.top[0])), 4)
+        repeats = (world.now_ms - world.scenario.heal_ms) // RETRANSMIT_MS
         limit = MESSAGES_PER_VIEW_MAX * count * count * (self.views + 2)
+        limit += REPEATS_MAX * count * count * repeats
         if self.messages > limit:
             raise Violation(
-                "messages", world.scenario.seed, world.now_ms,
+                MESSAGES, world.scenario.seed, world.now_ms,
                 f"{self.messages} messages in {self.views} views of {count} validators",
             )  # fmt: skip

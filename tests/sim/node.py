@@ -147,6 +147,7 @@ class Node:
             now_ms=world.now_ms + self.base_ms,
             wall_offset_ms=world.genesis_time_ms + self.skew_ms - self.base_ms,
             rules=world.mutant.rules,
+            journal_cut_bytes=world.scenario.journal_cut_bytes,
         )
         world.checks.started(self)
         self.handle(Started())

@@ -97,6 +97,8 @@ class Scenario:
     name: str = "seed"
     expects_live: bool = True
     is_crypto_real: bool = False
+    journal_cut_bytes: int = 65_536
+    """a journal is cut when so much was appended to it (W4)"""
 
     def sets_at(self, epoch: int) -> tuple[tuple[int, int], ...]:
         """Return (node, power) of an epoch."""
@@ -197,7 +199,8 @@ def draw(seed: int) -> Scenario:
         load=rng.choice(("idle", "loaded", "mixed")),
         execute_permille=tuple(rng.choice((50, 200, 500, 950)) for _ in range(nodes)),
         heal_ms=heal_ms,
-        end_ms=heal_ms + 20_000,
+        journal_cut_bytes=rng.choice((1000, 8000, 65_536)),
+        end_ms=heal_ms + 40_000,
     )
 
 
