@@ -182,10 +182,6 @@ class State:
         """L1: return the index of a view's leader in the current epoch."""
         return self.epoch.leader(self.crypto, self.chain.genesis_hash, view)
 
-    def leader_peer(self, view: View) -> PeerId:
-        """Return a view's leader as a peer."""
-        return PeerId(self.epoch.keys[self.leader(view)])
-
     def pid(self, proposal: Proposal) -> Hash32:
         """M2: return the proposal id."""
         return self.crypto.hash(PROPOSAL_CONTEXT, proposal_bytes(proposal))
@@ -374,12 +370,12 @@ class State:
             finalization = view.certificates[FINALIZE]
             if finalization is not None:
                 records.append(journal.certificate_record(finalization))
+            # W1: what entered the current view stays, also where a finalization has replaced it.
+            for certificate in (view.certificates[NOTARIZE], view.certificates[NULLIFY]):
+                if certificate is not None and (number > last or certificate is self.entered_by):
+                    records.append(journal.certificate_record(certificate))
             if number == last:
                 continue
-            for kind in (NOTARIZE, NULLIFY):
-                certificate = view.certificates[kind]
-                if certificate is not None:
-                    records.append(journal.certificate_record(certificate))
             notarize = view.own[NOTARIZE]
             if view.propose is not None and notarize is not None:
                 records.append(journal.propose_record(view.propose))
