@@ -6,6 +6,7 @@ Spec: spec/consensus.md#execution. Next: `replica.py`.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from consensus.core.block_sync import ask_block
 from consensus.core.blocks import Block, block_of
@@ -36,6 +37,8 @@ CALLS_MAX = 5
 """one open call of each kind"""
 TIMEOUT_EXECUTIONS = 4
 """a call may take this many execute_max_ms"""
+PREFETCH_MAX = 4
+"""payloads of final blocks fetched at a time"""
 EXECUTED_MAX = 256
 """blocks of one GetStatus answer that are looked at"""
 PERMANENT = (
@@ -281,10 +284,8 @@ class Executor:
     def _candidates(self, proposal: Block | None, own: Block | None) -> Iterator[Block]:
         """Yield blocks in the order in which they matter: final, own, voted on, notarized."""
         st = self._st
-        for block in st.final_queue:
-            if not block.in_executor:
-                yield block
-                break
+        # Later ones are only fetched: catching up is as fast as execution, not as transfers.
+        yield from islice((b for b in st.final_queue if not b.in_executor), PREFETCH_MAX)
         for wanted in (own, proposal, *self._certified()):
             missing = self._first_missing(wanted)
             if missing is not None:
@@ -328,17 +329,27 @@ class Executor:
         for block in self._candidates(proposal, own):
             if block.height - st.executor_height > st.parameters.unfinalized_max:
                 continue
+            is_next = self._is_next(block)
             if block.verdict == Verdict.INVALID:
                 continue
             # What was VALID once is durable there: only its execution was lost.
             is_there = block is own or block.verdict == Verdict.VALID
             if block.payload_held or (is_there and not block.is_lost):
-                if may_judge:
+                if may_judge and is_next:
                     assert block.header is not None, "genesis is never judged"
                     self.call(NewPayload(block_hash=block.block_hash, header=block.header))
                     may_judge = False
             else:
                 self.fetch(block)
+
+    def _is_next(self, block: Block) -> bool:
+        """Say whether the executor has a block's parent, so that it can be judged now."""
+        if block.header is None or block.height > self._st.final.height:
+            return True  # `_first_missing` saw to it
+        parent = self._block(block.header.parent_hash)
+        return block.header.parent_hash == self.final_hash or (
+            parent is not None and parent.in_executor
+        )
 
     def fetch(self, block: Block) -> None:
         """Ask the shell for a payload, once until it arrives or fails."""
