@@ -189,6 +189,7 @@ class Checks:
             entered
             and is_new
             and vote.kind != Kind.FINALIZE
+            and not self.liveness.is_final_at(node, vote.epoch, vote.view - 1)
             and all(durable.find(certificate.signatures[0]) < 0 for certificate in entered)
         ):
             self.fail("I5", f"{where} left before the certificate that entered it was durable")

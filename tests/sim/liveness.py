@@ -84,11 +84,14 @@ class Liveness:
         """Begin to wait for everybody."""
         self._healed_top = self.top
         self._goal = self.tip + GOAL_HEIGHTS
+        grace_ms = self.allowance(self.behind())
         for node in self.world.live:
-            host = node.host
-            self._since[host] = self.world.now_ms
-            missing = self.tip - self._height.get(host, 0)
-            self._grace[host] = self.allowance(missing)
+            self._since[node.host] = self.world.now_ms
+            self._grace[node.host] = grace_ms
+
+    def behind(self) -> int:
+        """Return how many blocks the last live node lacks: its power may be what a quorum needs."""
+        return self.tip - min(self._height.get(node.host, 0) for node in self.world.live)
 
     def allowance(self, missing: int) -> int:
         """Return ms that healing itself may take a node which lacks `missing` blocks."""
@@ -110,7 +113,7 @@ class Liveness:
         if self.world.is_healed and host in self._since:
             self._check_wait(node, at)
             self._since[host] = now_ms
-            behind = self.tip - block.header.height
+            behind = self.behind()
             self._grace[host] = self.allowance(behind) if behind > 1 else 0
         self._final[host] = max(self._final[host], at)
         if self.world.is_healed and self.world.scenario.heights_max == 0:

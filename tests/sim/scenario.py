@@ -92,8 +92,6 @@ class Scenario:
     idle_interval_ms: int = IDLE_INTERVAL_MS
     heights_max: int = 0
     """stop when every honest node has finalized so many; 0: run to `end_ms`"""
-    joiners: tuple[int, ...] = ()
-    """nodes that are started only at the given fault `down` (laggards)"""
     name: str = "seed"
     expects_live: bool = True
     is_crypto_real: bool = False
