@@ -43,7 +43,7 @@ class Mutant:
     sends_before_sync: bool = False
     forgets_journal: bool = False
     forgets_payloads: bool = False
-    patch: tuple[ModuleType, str, Callable[..., Any]] | None = None
+    patch: tuple[ModuleType | type, str, Callable[..., Any]] | None = None
     """a function of the core that is another one while the world runs"""
 
     def planted(self) -> AbstractContextManager[object]:
@@ -117,25 +117,6 @@ class NoParentCheck(Rules):
     def is_parent_certified(self, view: ViewState | None) -> bool:
         """Take everything."""
         return view is not None
-
-
-class FinalizationNoParent(Rules):
-    """C3: only a notarization is a notarization."""
-
-    def missing_views(
-        self, views: Mapping[int, ViewState], last_final: View, parent_view: View, view: View
-    ) -> tuple[int, int] | None:
-        """Ask for the parent's notarization even where it is final."""
-        missing = Rules.missing_views(self, views, last_final, parent_view, view)
-        if missing is None and 0 < parent_view <= last_final:
-            state = views.get(parent_view)
-            if state is None or state.certificates[NOTARIZE] is None:
-                return parent_view, parent_view
-        return missing
-
-    def is_parent_certified(self, view: ViewState | None) -> bool:
-        """Want the one certificate."""
-        return view is not None and view.certificates[NOTARIZE] is not None
 
 
 class FinalizeAfterNullify(Rules):
@@ -269,10 +250,16 @@ def believe_certificate(st: State, epoch: EpochContext, certificate: Certificate
     return _is_valid(st, epoch, certificate) or power >= epoch.quorum
 
 
+def notarized_only(view: ViewState) -> Proposal | None:
+    """C3: a finalization is no notarization, also where one is required."""
+    certificate = view.certificates[NOTARIZE]
+    return None if certificate is None else certificate.proposal
+
+
 Maker = Callable[[str], Mutant]
 
 
-def _of_patch(module: ModuleType, name: str, planted: Callable[..., Any]) -> Maker:
+def _of_patch(module: ModuleType | type, name: str, planted: Callable[..., Any]) -> Maker:
     return lambda mutant: Mutant(name=mutant, rules=Rules(), patch=(module, name, planted))
 
 
@@ -297,7 +284,7 @@ MAKERS: dict[str, Maker] = {
     "vote-not-journalled": _of_rules(VoteNotJournalled),
     "reproposal-refused": _of_rules(ReproposalRefused),
     "next-set-unchecked": _of_rules(NextSetUnchecked),
-    "finalization-no-parent": _of_rules(FinalizationNoParent),
+    "finalization-no-parent": _of_patch(ViewState, "certified", notarized_only),
     "no-parent-check": _of_rules(NoParentCheck),
     "boundary-ignored": _of_rules(BoundaryIgnored),
     "headers-unchecked": _of_rules(Careless),
