@@ -265,8 +265,9 @@ class Executor:
         if self.held:
             self.notice_held()
         self._load()
-        self._judge(proposal, own)
-        self._tell()
+        certified = self._certified()
+        self._judge(proposal, own, certified)
+        self._tell(certified)
         self._ask_next_set()
 
     def _load(self) -> None:
@@ -281,12 +282,14 @@ class Executor:
                 )
             )
 
-    def _candidates(self, proposal: Block | None, own: Block | None) -> Iterator[Block]:
+    def _candidates(
+        self, proposal: Block | None, own: Block | None, certified: list[Block]
+    ) -> Iterator[Block]:
         """Yield blocks in the order in which they matter: final, own, voted on, notarized."""
         st = self._st
         # Later ones are only fetched: catching up is as fast as execution, not as transfers.
         yield from islice((b for b in st.final_queue if not b.in_executor), PREFETCH_MAX)
-        for wanted in (own, proposal, *self._certified()):
+        for wanted in (own, proposal, *certified):
             missing = self._first_missing(wanted)
             if missing is not None:
                 yield missing
@@ -322,11 +325,11 @@ class Executor:
             block = parent
         return None
 
-    def _judge(self, proposal: Block | None, own: Block | None) -> None:
+    def _judge(self, proposal: Block | None, own: Block | None, certified: list[Block]) -> None:
         """Fetch payloads of the blocks that matter and judge the first one that is ready."""
         st = self._st
         may_judge = self.may_call(NewPayload)
-        for block in self._candidates(proposal, own):
+        for block in self._candidates(proposal, own, certified):
             if block.height - st.executor_height > st.parameters.unfinalized_max:
                 continue
             is_next = self._is_next(block)
@@ -372,19 +375,15 @@ class Executor:
             )
         )
 
-    def best(self) -> Block | None:
-        """F1: return the block of the highest view that is certified and VALID here."""
-        for block in self._certified():
-            if block.in_executor:
-                return block
-        return None
+    def _tell(self, certified: list[Block]) -> None:
+        """F1, F2: tell the executor of the next final height, or else of a new head.
 
-    def _tell(self) -> None:
-        """F1, F2: tell the executor of the next final height, or else of a new head."""
+        The head is the block of the highest view that is certified and VALID here.
+        """
         st = self._st
         if not self.may_call(ForkchoiceUpdated):
             return
-        best = self.best()
+        best = next((block for block in certified if block.in_executor), None)
         queue = st.final_queue
         if queue and queue[0].in_executor:
             final = queue[0]

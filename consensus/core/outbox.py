@@ -55,6 +55,10 @@ class Outbox:
         """Send to all after the sync."""
         self.then.append(Broadcast(message=message))
 
+    def is_empty(self) -> bool:
+        """Say whether nothing was put in since `take`."""
+        return not (self.then or self.records or self.now_effects or self.evidence)
+
     def take(self, cut: tuple[bytes, ...] | None, wake_ms: int) -> list[Effect]:
         """Return what one event came to and begin anew.
 

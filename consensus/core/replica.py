@@ -185,6 +185,8 @@ class Replica:
         self._events[type(event)](event)
         if st.dirty:
             self._settle()
+        elif not isinstance(event, Woke) and st.outbox.is_empty():
+            return []  # Most events are repetitions: no rule looked, so no deadline moved.
         return self._flush()
 
     def _settle(self) -> None:
