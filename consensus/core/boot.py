@@ -7,7 +7,7 @@ from consensus.core.blocks import block_of
 from consensus.core.certificates import arm
 from consensus.core.events import Boot
 from consensus.core.finality import OBSERVER_BOUNDARIES, adopt_boundary, learn_next_set
-from consensus.core.journal import Replayed, replay
+from consensus.core.journal import DamagedJournal, Replayed, replay
 from consensus.core.state import EVIDENCE_VIEWS, State
 from consensus.core.tally import FINALIZE, NOTARIZE
 from consensus.core.types import Certificate, View
@@ -101,7 +101,8 @@ def _restore_votes(st: State, replayed: Replayed) -> None:
     for vote in replayed.votes:
         if vote.epoch != st.epoch.number:
             continue
-        assert vote.signer == st.own_index, "the journal of another key"
+        if vote.signer != st.own_index:
+            raise DamagedJournal("votes of another key: begin an observer's journal for this one")
         state = st.view_state(vote.view)
         state.own[vote.kind] = vote
         if vote.signer not in state.slots[vote.kind]:

@@ -96,8 +96,7 @@ def _own_vote_seen(st: State, state: ViewState, kind: Kind, pid: Hash32) -> None
     own = state.own[kind]
     if own is not None and own.pid == pid:
         return
-    if st.observer_since_ms is None and st.is_known_own_view(state.number):
-        st.become_observer(f"{kind.name} of view {state.number} in epoch {st.epoch.number}")
+    st.own_vote_lost(kind, state.number)
 
 
 def _equivocation(st: State, state: ViewState, earlier: Vote, vote: Vote) -> None:
@@ -146,6 +145,9 @@ def _keep_ahead(st: State, peer: PeerId, vote: Vote) -> None:
         return
     if not _is_possible(st, vote) or not is_genuine(st.crypto, st.epoch, vote):
         st.penalize(peer, "a vote with a bad signature")
+        return
+    if vote.signer == st.own_index:
+        st.own_vote_lost(vote.kind, vote.view)  # W3: this node never was in that view
         return
     st.ahead[vote.signer] = (peer, vote)
     ask_views(st, peer, View(st.last_final_view + 1), View(vote.view - 1))

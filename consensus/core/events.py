@@ -332,7 +332,7 @@ class Persist:
     boundary: Boundary | None = None
     """to the store, in the same transaction as `finalized`"""
     evidence: tuple[Evidence, ...] = ()
-    """to the store"""
+    """to the store, by (signer, epoch, view, kinds): after a restart the same may come again"""
     append: tuple[bytes, ...] = ()
     """to the journal's end, framed and checksummed by the shell; one fdatasync for all"""
     cut: tuple[bytes, ...] | None = None

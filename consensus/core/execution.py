@@ -29,7 +29,7 @@ from consensus.core.events import (
     PayloadJudged,
     Verdict,
 )
-from consensus.core.finality import drop_payload
+from consensus.core.finality import drop_payload, halt
 from consensus.core.state import State
 from consensus.core.types import RANGE_HEADERS_MAX, BootId, FinalizedBlock, Hash32, Height
 
@@ -173,8 +173,7 @@ class Executor:
         if status.finalized_height == st.final.height:
             wrong = wrong or status.finalized_hash != st.final.block_hash
         if wrong:
-            st.alarm(AlarmCode.WRONG_EXECUTOR, "another genesis, parameters or final block")
-            self.retry_ms[GetStatus] = st.now_ms + st.parameters.retransmit_interval_ms
+            self._is_wrong("another genesis, parameters or final block")
             return
         self.is_known = True
         self.told = None
@@ -187,10 +186,21 @@ class Executor:
             st.final_queue.clear()
         self.notice_held()
 
+    def _is_wrong(self, why: str) -> None:
+        """Refuse to work with this executor, and look again later."""
+        st = self._st
+        st.alarm(AlarmCode.WRONG_EXECUTOR, why)
+        self.is_known = False
+        self.retry_ms[GetStatus] = st.now_ms + st.parameters.retransmit_interval_ms
+        self._wake(self.retry_ms[GetStatus])
+
     def notice_held(self) -> None:
         """Mark blocks that the executor said it has executed: that is a VALID (V1)."""
         st = self._st
-        if st.final.height <= st.executor_height and not st.final.in_executor:
+        if st.final.height == st.executor_height and st.final.block_hash != self.final_hash:
+            self._is_wrong("another final block")
+            return
+        if st.final.height <= st.executor_height:
             self._take_as_executed(st.final)
         if self.held:
             for block in [*st.blocks.values(), *st.final_queue]:
@@ -217,6 +227,8 @@ class Executor:
         elif judged.verdict == Verdict.INVALID:
             block.verdict = Verdict.INVALID
             drop_payload(st, block)
+            if block.height <= st.final.height and st.rules.must_halt(block):
+                halt(st, block)  # V4
         elif judged.verdict == Verdict.MALFORMED:
             drop_payload(st, block)
             block.retry_ms = st.now_ms + st.parameters.delta_ms
@@ -243,12 +255,12 @@ class Executor:
         st = self._st
         self.loading = False
         st.dirty = True
+        if not blocks:
+            self.retry_ms[LoadFinalized] = st.now_ms + st.parameters.retransmit_interval_ms
         if st.final_queue or not blocks or blocks[0].header.height != st.executor_height + 1:
             return
         if blocks[0].header.parent_hash != self.final_hash:
-            st.alarm(AlarmCode.WRONG_EXECUTOR, f"another block of height {st.executor_height}")
-            self.is_known = False
-            self.retry_ms[GetStatus] = st.now_ms + st.parameters.retransmit_interval_ms
+            self._is_wrong(f"another block of height {st.executor_height}")
             return
         for stored in blocks[:RANGE_HEADERS_MAX]:
             known = st.blocks.get(stored.block_hash)
@@ -264,6 +276,8 @@ class Executor:
             return
         if self.held:
             self.notice_held()
+            if not self.is_known:
+                return
         self._load()
         certified = self._certified()
         self._judge(proposal, own, certified)
@@ -274,7 +288,8 @@ class Executor:
         """Read final blocks from the own store when the executor is far behind it."""
         st = self._st
         lag = st.final.height - st.executor_height
-        if lag > 0 and not st.final_queue and not self.loading:
+        is_due = lag > 0 and not st.final_queue and not self.loading
+        if is_due and self.may_call(LoadFinalized):
             self.loading = True
             st.outbox.now_effects.append(
                 LoadFinalized(

@@ -8,6 +8,7 @@ from consensus.core.certificates import enter
 from consensus.core.epochs import EPOCHS_HELD_MAX, InvalidSet, hash_set
 from consensus.core.events import AlarmCode, DropPayload
 from consensus.core.state import State
+from consensus.core.tally import FINALIZE, NOTARIZE
 from consensus.core.types import (
     RANGE_HEADERS_MAX,
     Boundary,
@@ -149,12 +150,25 @@ def start_epoch(st: State) -> bool:
         validators=st.next_set,
     )
     assert st.outbox.boundary is None, "one epoch begins per event"
+    st.must_ask = not _took_part_in_the_end(st)
     st.outbox.boundary = boundary
     adopt_boundary(st, boundary)
     st.must_cut = True  # W4: what was signed in the old epoch can never matter again
     _count_for_observer(st, header.timestamp_ms)
     enter(st, View(1), None)
     return True
+
+
+def _took_part_in_the_end(st: State) -> bool:
+    """W3: say whether this node voted for the boundary, so that its journal is up to date.
+
+    Who comes from behind may have signed in the next epoch with a journal that it lost since.
+    """
+    return any(
+        state.own[NOTARIZE] is not None or state.own[FINALIZE] is not None
+        for number, state in st.views.items()
+        if number >= st.last_final_view
+    )
 
 
 def adopt_boundary(st: State, boundary: Boundary) -> None:

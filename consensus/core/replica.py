@@ -54,6 +54,7 @@ from consensus.core.types import (
     PublicKey,
     RangeAnswer,
     Request,
+    Validator,
     View,
     Vote,
     VotesAnswer,
@@ -147,6 +148,16 @@ class Replica:
         return self._st.final.block_hash
 
     @property
+    def validators(self) -> tuple[Validator, ...]:
+        """The set of the current epoch: who may send votes."""
+        return self._st.epoch.validators
+
+    @property
+    def next_validators(self) -> tuple[Validator, ...]:
+        """The set of the next epoch, empty while the executor has not named it."""
+        return self._st.next_set or ()
+
+    @property
     def is_observer(self) -> bool:
         """W3: nothing is signed until two later boundaries are final."""
         return self._st.observer_since_ms is not None
@@ -201,7 +212,7 @@ class Replica:
                 self._ask_range_once()
             if finality.start_epoch(st):
                 self._building = None
-                if not st.has_signed:
+                if st.must_ask:
                     self._begin_asking()
             waiting = voting.vote(st)
             self._propose()

@@ -25,6 +25,7 @@ from consensus.core.types import (
     Hash32,
     Header,
     Height,
+    Kind,
     PeerId,
     Proposal,
     PublicKey,
@@ -131,7 +132,8 @@ class State:
         self.observer_boundaries = 0
         self.asking = self.key is not None
         """peers are asked for own votes before the first new signature after a boot"""
-        self.has_signed = False
+        self.must_ask = False
+        """they must be asked again: this node came into its epoch from behind"""
         self.cut_view = 0
         """W3: nothing signed at or below is in the journal"""
         self.must_cut = False
@@ -290,12 +292,18 @@ class State:
             view.counts_for_backoff for number, view in self.views.items() if number > last
         )
 
-    def become_observer(self, why: str) -> None:
-        """W3: stop signing until two later boundaries are final, durably."""
+    def own_vote_lost(self, kind: Kind, view: View) -> None:
+        """W3: stop signing until two later boundaries are final, durably.
+
+        Only a signature above the journal's cut is proof: below, the journal need not have it.
+        """
+        if self.observer_since_ms is not None or view <= max(self.last_final_view, self.cut_view):
+            return
         self.observer_since_ms = self.wall_ms
         self.observer_boundaries = 0
         self.outbox.record(journal.observer_record(self.wall_ms))
-        self.alarm(AlarmCode.LOST_SIGNATURE, f"the journal lacks an own signature: {why}")
+        why = f"the journal lacks the own {kind.name} of view {view}, epoch {self.epoch.number}"
+        self.alarm(AlarmCode.LOST_SIGNATURE, why)
 
     # --- blocks ---------------------------------------------------------------------------------
 
@@ -350,10 +358,6 @@ class State:
         )
         self.epochs[number] = epoch
         return epoch
-
-    def is_known_own_view(self, view: View) -> bool:
-        """W3: say whether a signature of ours in this view must stand in the journal."""
-        return view > max(self.last_final_view, self.cut_view)
 
     # --- journal --------------------------------------------------------------------------------
 

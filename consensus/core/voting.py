@@ -51,7 +51,6 @@ def sign(st: State, state: ViewState, kind: Kind, pid: Hash32) -> Vote:
         signature=st.crypto.sign(st.message(state, kind, pid)),
     )
     state.own[kind] = vote
-    st.has_signed = True
     state.own_sent_ms = st.now_ms
     return vote
 
