@@ -308,3 +308,38 @@ def test_a_laggard_catches_up_over_its_store_and_peers() -> None:
     net.run(9_000)
     assert net.heights()[3] >= net.heights()[0] - 2
     assert net.nodes[3].executor_final[0] >= net.heights()[0] - 3
+
+
+def test_an_invalid_final_block_halts() -> None:
+    """V4: a final block that the own executor calls INVALID: halt, and say it."""
+    lone = Lone(own=0)
+    lone.verdict = ev.Verdict.INVALID
+    lone.hear(range_of(lone, 3))
+    assert lone.replica.is_halted
+    assert {a.code for a in lone.seen(ev.Alarm)} == {ev.AlarmCode.INVALID_NOTARIZED}
+
+
+def test_an_executor_with_another_final_block_is_refused() -> None:
+    """F2: at the height of our final block the executor's must have the same hash."""
+    lone = Lone(own=0)
+    lone.hear(range_of(lone, 3))
+    again = Lone(own=0, disk=lone.disk)
+    assert ev.AlarmCode.WRONG_EXECUTOR not in {a.code for a in again.seen(ev.Alarm)}
+    lone.disk.executor_final = (3, b"x" * 32)
+    wrong = Lone(own=0, disk=lone.disk)
+    assert {a.code for a in wrong.seen(ev.Alarm)} == {ev.AlarmCode.WRONG_EXECUTOR}
+
+
+def test_an_empty_store_is_not_asked_in_a_loop() -> None:
+    """Loaded without blocks is asked again after t_r, not at once."""
+    lone = Lone(own=0)
+    lone.hear(range_of(lone, 3))
+    again = Lone(own=0, disk=lone.disk)
+    assert len(again.seen(ev.LoadFinalized)) == 1
+    again.give(ev.Loaded(blocks=()))
+    assert len(again.seen(ev.LoadFinalized)) == 1
+    again.wait(201)
+    assert len(again.seen(ev.LoadFinalized)) == 2
+    again.give(ev.Loaded(blocks=tuple(lone.disk.finalized)))
+    told = [c.request for c in again.calls if isinstance(c.request, ev.ForkchoiceUpdated)]
+    assert told[-1].finalized == lone.disk.finalized[-1].block_hash

@@ -8,14 +8,17 @@ from consensus.core.codec import encode_certificate, encode_vote
 from consensus.core.types import (
     ZERO_HASH,
     Certificate,
+    Final,
     Hash32,
     Kind,
     Propose,
+    Request,
     Vote,
     VotesAnswer,
+    Want,
 )
 from tests.consensus.lone import WALL_MS, Disk, Lone
-from tests.consensus.net import DELAY_MS, Net, make_chain
+from tests.consensus.net import DELAY_MS, Net, make_chain, set_hash
 from tests.consensus.test_voting import follower, notarized
 
 NOTARIZE, NULLIFY, FINALIZE = Kind.NOTARIZE, Kind.NULLIFY, Kind.FINALIZE
@@ -276,3 +279,38 @@ def test_all_nodes_survive_a_power_cut() -> None:
     net.run(1_003 + 2_000 + DELAY_MS)
     assert min(net.heights()) > before + 10
     assert all(not node.evidence and not node.alarms for node in net.nodes)
+
+
+def test_a_lost_signature_of_a_far_view_is_seen() -> None:
+    """W3: a restored old journal meets a vote of its own far above its view: an observer."""
+    lone = Lone(own=follower().own, asks=True)
+    lost = lone.vote(NULLIFY, 500, ZERO_HASH, lone.own)
+    lone.hear(VotesAnswer(epoch=lost.epoch, signer=lone.own, votes=(lost,)), 1)
+    assert lone.replica.is_observer
+    lone.hear(lone.propose(1, lone.header(1), 0))
+    lone.wait(1_000)
+    assert lone.votes() == []
+
+
+def test_who_comes_from_behind_asks_again() -> None:
+    """W3: a node that did not vote for a boundary asks for own votes in the next epoch."""
+    chain = make_chain([1] * 4, None, heights_per_epoch=1)
+    for took_part in (True, False):
+        lone = Lone(own=follower().own, chain=chain)
+        wanted = set_hash(chain.validators[1])
+        propose = lone.propose(1, lone.header(1, next_validator_set_hash=wanted), 0)
+        certificate = lone.certificate(FINALIZE, 1, propose.proposal)
+        if took_part:
+            lone.hear(propose)
+        sent = lone.hear(Final(header=propose.header, certificate=certificate))
+        assert lone.replica.epoch == 1
+        asked = [m for m in sent if isinstance(m, Request) and m.want == Want.VOTES_OF]
+        assert [m.epoch for m in asked] == ([] if took_part else [1])
+
+
+def test_the_journal_of_another_key_is_refused() -> None:
+    """W3: votes of another validator make no journal of this one."""
+    lone = follower()
+    lone.wait(111)
+    with pytest.raises(journal.DamagedJournal):
+        Lone(own=(lone.own + 1) % 4, disk=lone.disk)
