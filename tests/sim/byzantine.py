@@ -26,6 +26,7 @@ from consensus.core.types import (
     Proposal,
     Propose,
     PublicKey,
+    RangeAnswer,
     Request,
     Signature,
     View,
@@ -421,7 +422,9 @@ class Adversary:
             self._send(node, self._foreign(epoch, view))
         elif how == "garbage" and self._remembered:
             self._send(node, self._request(epoch, view), some=True)
-            self._send(node, self._forged(epoch, view))
+            forged = self._forged(epoch, view)
+            self._send(node, forged)
+            self._pretend(node, forged)
             self._accuse(node)
             broken = bytearray(encode_message(self.rng.choice(self._remembered)))
             broken[self.rng.randrange(len(broken))] ^= 1 << self.rng.randrange(8)
@@ -453,6 +456,27 @@ class Adversary:
             signers=(1 << len(facts.keys)) - 1,
             signatures=tuple(Signature(self.rng.randbytes(64)) for _ in facts.keys),
         )
+
+    def _pretend(self, node: int, forged: Certificate) -> None:
+        """Send final blocks that are none, and a proposal for a view that another one leads."""
+        checks, rng = self.world.checks, self.rng
+        headers = [checks.headers[found] for found in checks.final[-3:] if found in checks.headers]
+        if not headers:
+            return
+        kept = [m for m in self._remembered[-40:] if type(m) is Certificate and m.proposal]
+        certificate = rng.choice(kept) if kept and rng.randrange(2) else forged
+        self._send(node, Final(header=rng.choice(headers), certificate=certificate), some=True)
+        wrong = replace(headers[-1], state_hash=headers[-1].receipts_hash)
+        rows = rng.choice((tuple(headers), (wrong,), (headers[-1], headers[0])))
+        self._send(node, RangeAnswer(headers=rows, certificate=certificate), some=True)
+        proposal = Proposal(
+            epoch=forged.epoch,
+            view=View(forged.view + rng.choice((0, 1, 5, 50))),
+            parent_view=View(rng.randrange(forged.view)),
+            block_hash=Hash32(checks.arithmetic.block_hash(wrong)),
+        )
+        vote = self._signed(node, Kind.NOTARIZE, proposal.epoch, proposal.view, proposal)
+        self._send(node, Propose(proposal=proposal, header=wrong, vote=vote), some=True)
 
     def _accuse(self, node: int) -> None:
         """Send two genuine votes of one signer that are legal together as evidence."""

@@ -205,7 +205,7 @@ class Checks:
     def _check_clock(self, node: "Node", proposal: Proposal, where: str) -> None:
         """I6: the time of a block that gets a vote is not further ahead than drift allows."""
         world, header = self.world, self.headers[proposal.block_hash]
-        wall_ms = world.genesis_time_ms + world.now_ms + node.skew_ms
+        wall_ms = world.genesis_time_ms + world.now_ms + node.skew_max_ms
         if header.timestamp_ms > wall_ms + DRIFT_MS:
             self.fail("I6", f"{where}: its block is from the future")
 
@@ -322,6 +322,8 @@ class Checks:
         """I9: note votes of faulty validators; two that conflict owe evidence."""
         if isinstance(message, Propose):
             self.learn(message)
+            if not self._is_whole(message):
+                return  # rightly dropped before anybody looks at the vote in it
             message = message.vote
         if type(message) is not Vote or node.index in self.world.byzantine:
             return
@@ -346,6 +348,23 @@ class Checks:
         )
         if is_crime and not self._is_told(node, key):
             self._owed[node.host].setdefault(key, self.world.now_ms + EVIDENCE_WITHIN_MS)
+
+    def _is_whole(self, message: Propose) -> bool:
+        """Say whether the parts of a proposal belong together and are its leader's."""
+        proposal, vote = message.proposal, message.vote
+        length = self.world.scenario.heights_per_epoch
+        boundary = max(0, (proposal.epoch - 1) * length)
+        facts = self.arithmetic.epoch(proposal.epoch)
+        if boundary >= len(self.final) or vote.signer >= len(facts.nodes):
+            return False
+        leader = self.arithmetic.leader(proposal.epoch, proposal.view, self.final[boundary])
+        return (
+            facts.nodes[vote.signer] == leader
+            and proposal.parent_view < proposal.view
+            and (vote.kind, vote.epoch, vote.view) == (Kind.NOTARIZE, proposal.epoch, proposal.view)
+            and vote.pid == self.arithmetic.proposal_id(proposal)
+            and proposal.block_hash == self.arithmetic.block_hash(message.header)
+        )
 
     def _is_told(self, node: "Node", key: tuple[int, int, int]) -> bool:
         return any(

@@ -84,10 +84,26 @@ class Liveness:
         """Begin to wait for everybody."""
         self._healed_top = self.top
         self._goal = self.tip + GOAL_HEIGHTS
-        grace_ms = self.allowance(self.behind())
+        grace_ms = self.allowance(self.behind()) + self._begun_ms()
         for node in self.world.live:
             self._since[node.host] = self.world.now_ms
             self._grace[node.host] = grace_ms
+
+    def _begun_ms(self) -> int:
+        """Return how long the timer of a view that was entered before healing may still run.
+
+        It was armed with the backoff of a node that knew less of what was final (E1).
+        """
+        epoch, view = self.top
+        finals = [at if of == epoch else 0 for of, at in self._final.values()]
+        return self.t_adv_ms(max(0, view - min(finals, default=0)))
+
+    def t_adv_ms(self, views: int) -> int:
+        """Return T_adv when so many views have passed since a finalization."""
+        scenario = self.world.scenario
+        backoff: int = min(1 << views // BACKOFF_VIEWS, BACKOFF_MAX)
+        wait_ms = 3 * scenario.delta_ms + 2 * scenario.execute_max_ms + scenario.transfer_max_ms
+        return scenario.idle_interval_ms + wait_ms * backoff
 
     def behind(self) -> int:
         """Return how many blocks the last live node lacks: its power may be what a quorum needs."""
@@ -126,17 +142,14 @@ class Liveness:
 
     def bound_ms(self, host: int, at: tuple[int, int]) -> int:
         """Return how long a node may wait for the finalization of view `at`."""
-        scenario = self.world.scenario
         last = self._final[host]
         first = last[1] + 1 if last[0] == at[0] else 1
         run = longest = 0
         for view in range(first, at[1] + 1):
             run = run + 1 if self.is_bad(at[0], view) else 0
             longest = max(longest, run)
-        backoff: int = min(1 << ((at[1] - first + 1) // BACKOFF_VIEWS), BACKOFF_MAX)
-        wait_ms = 3 * scenario.delta_ms + 2 * scenario.execute_max_ms + scenario.transfer_max_ms
-        t_adv = scenario.idle_interval_ms + wait_ms * backoff
-        return (longest + 2) * t_adv + self._grace[host]
+        t_adv_ms = self.t_adv_ms(at[1] - first + 1)
+        return (longest + 2) * t_adv_ms + self._grace[host]
 
     def is_bad(self, epoch: int, view: int) -> bool:
         """Say whether a view's leader is Byzantine, down, or with a broken executor or journal."""

@@ -36,6 +36,7 @@ from consensus.core.events import (
     Send,
     Started,
     WakeAt,
+    WallClock,
     Woke,
 )
 from consensus.core.replica import Replica
@@ -86,6 +87,8 @@ class Node:
         self.replica: Replica | None = None
         self.base_ms = 0
         self.skew_ms = world.rng.randint(-50, 50)
+        self.skew_max_ms = self.skew_ms
+        """how far its wall clock was ahead at most"""
         self.journal = File()
         self.journal.replace(b"".join(frame(r) for r in journal.empty_journal()))
         self.store: dict[int, FinalizedBlock] = {}
@@ -95,6 +98,7 @@ class Node:
         self.executor = Executor(world.schedule, self.key)
         self.executor.forgets_to_sync = world.mutant.forgets_payloads
         self.hung_until_ms = 0
+        self.error_permille = 0
         self.execute_permille = world.scenario.execute_permille[index]
         self.held: dict[bytes, bytes] = {}
         self.pushed: dict[bytes, bytes] = {}
@@ -145,7 +149,7 @@ class Node:
             fee_recipient=self.key,
             boot=world.mutant.boot(boot),
             now_ms=world.now_ms + self.base_ms,
-            wall_offset_ms=world.genesis_time_ms + self.skew_ms - self.base_ms,
+            wall_offset_ms=self._wall_offset_ms(),
             rules=world.mutant.rules,
             journal_cut_bytes=world.scenario.journal_cut_bytes,
         )
@@ -191,12 +195,22 @@ class Node:
             self.execute_permille = usual if is_end else fault.value
         elif fault.kind == "wrong":
             self.executor.is_wrong = True
+        elif fault.kind == "errors":
+            self.error_permille = 0 if is_end else fault.value
+        elif fault.kind == "clock":
+            self.skew_ms += -fault.value if is_end else fault.value
+            self.skew_max_ms = max(self.skew_max_ms, self.skew_ms)
+            if self.is_up:
+                self.handle(WallClock(offset_ms=self._wall_offset_ms()))
         elif not is_end:
             if fault.kind == "hang":
                 self.hung_until_ms = self.world.now_ms + fault.for_ms
             else:
                 assert fault.kind == "restart", fault
                 self.restart_executor()
+
+    def _wall_offset_ms(self) -> int:
+        return self.world.genesis_time_ms + self.skew_ms - self.base_ms
 
     def lose_journal(self) -> None:
         """Find the journal gone: begin again as an observer (W3)."""
@@ -285,6 +299,10 @@ class Node:
             self.world.push(wait_ms, sim.ANSWER, self.host, self.boot, (call_id, boots, payload))
             return
         request = call.request
+        if self.error_permille and self.world.rng.randrange(1000) < self.error_permille:
+            errors = (CallError.INTERNAL, CallError.RESOURCE_EXHAUSTED, CallError.UNAVAILABLE)
+            self.failed(call_id, self.world.rng.choice(errors))
+            return
         if isinstance(request, GetPayload):
             answer, made = self.executor.build(request, payload or b"")
             if isinstance(answer, PayloadBuilt):

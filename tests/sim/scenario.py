@@ -5,6 +5,7 @@ and as near to it as the weights allow in half of the seeds. All other faults en
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 DELTA_MS = 100
@@ -35,10 +36,13 @@ class Fault:
     at_ms: int
     for_ms: int
     kind: str
-    """crash, power, partition, hang, restart, slow; for ever: down, wrong, lose (its journal)"""
+    """crash, power, partition, mute (nobody hears votes of a kind), clock (its wall clock jumps),
+    hang, restart, slow, errors (calls of the executor fail); for ever: down, wrong, lose (the
+    journal)"""
     nodes: tuple[int, ...]
     value: int = 0
-    """slow: permille of EXECUTE_MAX_MS that a full payload takes"""
+    """slow: permille of EXECUTE_MAX_MS that a full payload takes; mute: the kind of vote;
+    clock: ms; errors: permille of calls"""
 
     @property
     def is_for_ever(self) -> bool:
@@ -227,14 +231,27 @@ def draw_faults(
     for _ in range(sometimes(rng, 3)):
         some = rng.sample(range(nodes), rng.randint(1, nodes - 1))
         add("partition", tuple(sorted(some)), heal_ms)
-    for _ in range(sometimes(rng, 4)):
-        kind = rng.choice(("hang", "restart", "slow", "slow"))
-        add(kind, (rng.choice(honest),), 2000, rng.choice((900, 1500, 3000)))
+    local_faults(rng, add, honest, heal_ms)
     if rng.randrange(8) == 0:  # a laggard that joins when everything is over
         late = (rng.choice(honest),)
         faults.append(Fault(at_ms=0, for_ms=heal_ms, kind="crash", nodes=late))
     faults += lasting_faults(rng, sets, nodes, byzantine, heal_ms)
     return tuple(sorted(faults, key=lambda fault: fault.at_ms))
+
+
+def local_faults(
+    rng: random.Random, add: Callable[..., None], honest: list[int], heal_ms: int
+) -> None:
+    """Draw faults of executors, clocks and votes of one kind."""
+    for _ in range(sometimes(rng, 4)):
+        kind = rng.choice(("hang", "restart", "slow", "slow"))
+        add(kind, (rng.choice(honest),), 2000, rng.choice((900, 1500, 3000)))
+    for _ in range(sometimes(rng, 2)):
+        add("mute", (), heal_ms, rng.randint(1, 3))
+    for _ in range(sometimes(rng, 2)):
+        add("errors", (rng.choice(honest),), heal_ms, rng.choice((100, 500)))
+    for _ in range(sometimes(rng, 2)):
+        add("clock", (rng.choice(honest),), 1000, rng.choice((-2000, -50, 50, 2000)))
 
 
 def sometimes(rng: random.Random, most: int) -> int:

@@ -110,6 +110,8 @@ class World:
         self.stopped: dict[int, int] = {}
         """host -> how many faults hold it down"""
         self._partitions: list[frozenset[int]] = []
+        self._muted: list[int] = []
+        """kinds of votes that nobody hears"""
         self._trace = hashlib.blake2b(digest_size=16)
         self._pending: list[int] = []
 
@@ -294,6 +296,11 @@ class World:
             elif group in self._partitions:
                 self._partitions.remove(group)
             return
+        if fault.kind == "mute":
+            if is_end:
+                self._muted.remove(fault.value)
+            else:
+                self._muted.append(fault.value)
         for index in fault.nodes:
             for host in self.hosts_of[index]:
                 node = self.nodes[host]
@@ -344,6 +351,8 @@ class World:
 
     def carry(self, sender: int, to: int, message: Message, host: int = -1) -> None:
         """Carry a message from one validator to another."""
+        if self._muted and getattr(message, "kind", 0) in self._muted:
+            return
         for target in self.hosts_of[to]:
             if target == host or (self._partitions and self._is_cut(sender, to)):
                 continue
