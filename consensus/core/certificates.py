@@ -366,9 +366,11 @@ def enter(st: State, number: View, by: Certificate | None) -> None:
     st.dirty = True
     if st.ahead:
         ready = [item for item in st.ahead.values() if item[1].view <= number + 1]
-        for peer, vote in ready:
-            del st.ahead[vote.signer]
-            on_vote(st, peer, vote)
+        for item in ready:
+            # One of them may complete a certificate, enter a view and take the others.
+            if st.ahead.get(item[1].signer) is item:
+                del st.ahead[item[1].signer]
+                on_vote(st, *item)
 
 
 def arm(st: State) -> None:

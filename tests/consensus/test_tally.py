@@ -157,3 +157,14 @@ def test_signers_ascend() -> None:
     lone = Lone([1] * 10, own=9)
     certificate = lone.certificate(NULLIFY, 1, None, (0, 2, 3, 4, 5, 7, 8))
     assert signers_of(certificate) == [0, 2, 3, 4, 5, 7, 8]
+
+
+def test_votes_from_ahead_are_counted_on_the_way() -> None:
+    """Votes beyond the next view wait for it; those that make a certificate may enter the next."""
+    lone = Lone([1] * 7, own=0)
+    for signer in range(1, 7):
+        lone.hear(lone.vote(NULLIFY, 3, ZERO_HASH, signer), signer)
+    assert lone.replica.held()["ahead"] == 6
+    lone.hear(lone.certificate(NULLIFY, 1))
+    assert lone.replica.view == 4
+    assert lone.replica.held()["ahead"] == 0

@@ -5,14 +5,16 @@ for any other error.
 """
 
 import json
+import time
 from collections import deque
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bench import machine
-from tests.sim import campaign, exhaustive, mutants
+from tests.sim import campaign, exhaustive, mutants, scenarios
 from tests.sim.scenario import draw
 from tests.sim.shrink import shrink
 from tests.sim.violation import Violation
@@ -65,12 +67,16 @@ def main(
     trace: bool,
     minutes: float | None,
     jobs: int,
+    scenario: str | None,
     is_exhaustive: bool,
     json_file: Path | None,
 ) -> None:
     """Run the whole network of a seed, or of many, with every check on."""
     if list_mutants:
         click.echo("\n".join(mutants.names()))
+        return
+    if scenario is not None:
+        _named(scenario, mutant, json_file)
         return
     if is_exhaustive:
         _exhaustive(minutes or 1, mutant, json_file)
@@ -106,6 +112,29 @@ def _single(seed: int, mutant: str | None, trace: bool, json_file: Path | None) 
     click.echo(f"trace {outcome.trace} events {outcome.events}")
     row = {"seed": seed, "mutant": mutant, "trace": outcome.trace, "events": outcome.events}
     _write(json_file, {"commit": machine.commit(), **row})
+
+
+def _named(name: str, mutant: str | None, json_file: Path | None) -> None:
+    """Run one world by hand and print what it cost."""
+    begun_s = time.process_time()
+    try:
+        outcome = World(scenarios.NAMED[name](), mutant).run()
+    except Violation as found:
+        click.echo(f"{found}: {found.text}")
+        raise SystemExit(EXIT_VIOLATION) from found
+    processor_s = time.process_time() - begun_s
+    row = {
+        "commit": machine.commit(),
+        "scenario": name,
+        **asdict(outcome),
+        "messages_per_view": round(outcome.messages / max(1, outcome.views), 1),
+        "bytes_per_view": outcome.message_bytes // max(1, outcome.views),
+        "processor_s": round(processor_s, 1),
+        "events_per_s_per_core": int(outcome.events / processor_s),
+    }
+    for key, value in row.items():
+        click.echo(f"{key} {value}")
+    _write(json_file, row)
 
 
 def _exhaustive(minutes: float, mutant: str | None, json_file: Path | None) -> None:

@@ -10,13 +10,11 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from consensus.core.codec import DecodeError, decode_message, encode_message
 from consensus.core.types import (
     HEADER_VERSION,
     ZERO_HASH,
     Certificate,
     Epoch,
-    Evidence,
     Final,
     Hash32,
     Header,
@@ -26,17 +24,15 @@ from consensus.core.types import (
     Proposal,
     Propose,
     PublicKey,
-    RangeAnswer,
-    Request,
     Signature,
     View,
     Vote,
-    Want,
 )
 from tests.sim import events as sim
 from tests.sim import ledger
 from tests.sim.arithmetic import NAMES, EpochFacts
 from tests.sim.keys import digest
+from tests.sim.noise import Noise
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -64,18 +60,23 @@ class Adversary:
         }
         self.payloads: dict[bytes, bytes] = {}
         self._states: dict[bytes, ledger.State] = {world.chain.genesis_hash: ledger.OPENING_STATE}
-        self._proposals: dict[tuple[int, int], list[Proposal]] = {}
+        self.proposals: dict[tuple[int, int], list[Proposal]] = {}
         self._notarized: dict[int, dict[int, Proposal]] = {}
         self._votes: dict[Slot, dict[int, Signature]] = {}
         self._shown: set[Slot] = set()
         self._begun: set[tuple[int, int]] = set()
+        self.noise = Noise(self)
         self._seen: set[tuple[bytes, int]] = set()
-        self._remembered: list[Message] = []
+        self.remembered: list[Message] = []
 
     def begin(self) -> None:
         """Wait for the first view."""
         if self.strategy:
             self._enter(0, 1)
+
+    def entered(self) -> set[tuple[int, int]]:
+        """Return the (epoch, view) pairs that the adversary has seen begin."""
+        return self._begun
 
     # --- seeing -------------------------------------------------------------------------------
 
@@ -104,7 +105,7 @@ class Adversary:
 
     def _saw_proposal(self, message: Propose) -> None:
         proposal = message.proposal
-        known = self._proposals.setdefault((proposal.epoch, proposal.view), [])
+        known = self.proposals.setdefault((proposal.epoch, proposal.view), [])
         if proposal in known or len(known) >= PROPOSALS_PER_VIEW_MAX:
             return
         known.append(proposal)
@@ -128,10 +129,10 @@ class Adversary:
         self._enter(certificate.epoch, certificate.view + 1)
 
     def _remember(self, message: Message) -> None:
-        if len(self._remembered) < REMEMBERED_MAX:
-            self._remembered.append(message)
+        if len(self.remembered) < REMEMBERED_MAX:
+            self.remembered.append(message)
         else:
-            self._remembered[self.rng.randrange(REMEMBERED_MAX)] = message
+            self.remembered[self.rng.randrange(REMEMBERED_MAX)] = message
 
     def _members(self, epoch: int) -> list[int]:
         facts = self.world.checks.arithmetic.epoch(epoch)
@@ -166,18 +167,20 @@ class Adversary:
             epoch, view = rest
             if self.rng.randrange(2):
                 self._vote(node, Kind.NULLIFY, epoch, view, None)
-            self._disturb(node, epoch, view)
+            self.noise.disturb(node, epoch, view)
         else:
             assert what == "lead", what
             self._lead(*rest)
 
-    def _facts(self, epoch: int) -> EpochFacts:
+    def facts(self, epoch: int) -> EpochFacts:
+        """Return what is fixed for an epoch."""
         return self.world.checks.arithmetic.epoch(epoch)
 
-    def _signed(
+    def signed(
         self, node: int, kind: Kind, epoch: int, view: int, proposal: Proposal | None
     ) -> Vote:
-        facts = self._facts(epoch)
+        """Sign a vote with a Byzantine validator's key."""
+        facts = self.facts(epoch)
         pid = (
             ZERO_HASH
             if proposal is None
@@ -205,12 +208,12 @@ class Adversary:
     def _vote(
         self, node: int, kind: Kind, epoch: int, view: int, proposal: Proposal | None
     ) -> None:
-        vote = self._signed(node, kind, epoch, view, proposal)
+        vote = self.signed(node, kind, epoch, view, proposal)
         self._votes.setdefault((kind, epoch, view, vote.pid), {})[vote.signer] = vote.signature
-        self._send(node, vote, some=self.rng.randrange(3) == 0)
+        self.send(node, vote, some=self.rng.randrange(3) == 0)
         self._try_certificate((kind, epoch, view, vote.pid))
 
-    def _send(self, node: int, message: Message, *, some: bool = False) -> None:
+    def send(self, node: int, message: Message, *, some: bool = False) -> None:
         """Send to everybody, or to some."""
         for to in range(self.world.scenario.nodes):
             if to != node and not (some and self.rng.randrange(2)):
@@ -223,7 +226,7 @@ class Adversary:
         kind, epoch, view, pid = slot
         if slot in self._shown:
             return
-        facts, votes = self._facts(epoch), self._votes[slot]
+        facts, votes = self.facts(epoch), self._votes[slot]
         own = {facts.signer_of[node]: node for node in self._members(epoch)}
         power = sum(facts.powers[s] for s in {*votes, *own} if s < len(facts.powers))
         if not facts.is_quorum(power):
@@ -236,7 +239,7 @@ class Adversary:
         self._shown.add(slot)
         for signer, node in own.items():
             if signer not in votes:
-                votes[signer] = self._signed(node, kind, epoch, view, proposal).signature
+                votes[signer] = self.signed(node, kind, epoch, view, proposal).signature
         signers = sorted(votes)
         certificate = Certificate(
             kind=kind,
@@ -311,10 +314,10 @@ class Adversary:
             parent_view=View(parent_view),
             block_hash=Hash32(self.world.checks.arithmetic.block_hash(header)),
         )
-        vote = self._signed(leader, Kind.NOTARIZE, epoch, view, proposal)
+        vote = self.signed(leader, Kind.NOTARIZE, epoch, view, proposal)
         message = Propose(proposal=proposal, header=header, vote=vote)
         self._saw_proposal(message)
-        self._send(leader, message, some=how == "partial" or self.rng.randrange(8) == 0)
+        self.send(leader, message, some=how == "partial" or self.rng.randrange(8) == 0)
         payload = self.payloads.get(header.payload_commitment)
         if payload is not None:
             for to in range(self.world.scenario.nodes):
@@ -335,7 +338,7 @@ class Adversary:
         commitment = Hash32(ledger.commitment(payload))
         self.payloads[commitment] = payload
         is_end = height % world.scenario.heights_per_epoch == 0
-        next_set = self._facts(epoch + 1).set_id if is_end else ZERO_HASH
+        next_set = self.facts(epoch + 1).set_id if is_end else ZERO_HASH
         if is_end and how != "honest" and rng.randrange(2):
             next_set = digest("wrong", next_set)
         header = Header(
@@ -347,7 +350,7 @@ class Adversary:
             timestamp_ms=max(parent_ms + 1, world.genesis_time_ms + world.now_ms),
             proposer=PublicKey(world.keyring.public_keys[leader]),
             fee_recipient=PublicKey(world.keyring.public_keys[leader]),
-            validator_set_id=Hash32(self._facts(epoch).set_id),
+            validator_set_id=Hash32(self.facts(epoch).set_id),
             payload_commitment=commitment,
             payload_bytes=len(payload),
             transaction_count=len(payload) // ledger.TRANSFER_BYTES,
@@ -406,118 +409,3 @@ class Adversary:
     def serve(self, commitment: bytes) -> bytes | None:
         """Answer somebody who asks a Byzantine validator for a payload: often not."""
         return self.payloads.get(commitment) if self.rng.randrange(3) == 0 else None
-
-    # --- noise --------------------------------------------------------------------------------
-
-    def _disturb(self, node: int, epoch: int, view: int) -> None:
-        """Repeat old messages, also under other names, ask for things, send broken bytes."""
-        how = self.strategy[node]
-        if how == "mixed":
-            how = self.rng.choice(("replay", "garbage", "none"))
-        if how == "replay" and self._remembered:
-            for _ in range(3):
-                message = self.rng.choice(self._remembered)
-                self._send(node, message, some=True)
-                self._send(node, self._renamed(message, epoch, view), some=True)
-            self._send(node, self._foreign(epoch, view))
-        elif how == "garbage" and self._remembered:
-            self._send(node, self._request(epoch, view), some=True)
-            forged = self._forged(epoch, view)
-            self._send(node, forged)
-            self._pretend(node, forged)
-            self._accuse(node)
-            broken = bytearray(encode_message(self.rng.choice(self._remembered)))
-            broken[self.rng.randrange(len(broken))] ^= 1 << self.rng.randrange(8)
-            try:
-                self._send(node, decode_message(bytes(broken)), some=True)
-            except DecodeError:
-                return  # a shell drops what does not decode
-
-    def _request(self, epoch: int, view: int) -> Request:
-        return Request(
-            want=self.rng.choice(list(Want)),
-            epoch=Epoch(self.rng.randint(0, epoch + 1)),
-            first=self.rng.choice((0, 1, view, 2**64 - 1)),
-            last=self.rng.choice((0, 1, view, 2**64 - 1)),
-        )
-
-    def _forged(self, epoch: int, view: int) -> Certificate:
-        """Return a certificate of everybody in which no signature holds."""
-        facts = self._facts(epoch)
-        proposals = self._proposals.get((epoch, view))
-        proposal = self.rng.choice(proposals) if proposals else None
-        kinds = (Kind.NOTARIZE, Kind.FINALIZE) if proposal else (Kind.NULLIFY,)
-        return Certificate(
-            kind=self.rng.choice(kinds),
-            epoch=Epoch(epoch),
-            view=View(view),
-            proposal=proposal,
-            validator_count=len(facts.keys),
-            signers=(1 << len(facts.keys)) - 1,
-            signatures=tuple(Signature(self.rng.randbytes(64)) for _ in facts.keys),
-        )
-
-    def _pretend(self, node: int, forged: Certificate) -> None:
-        """Send final blocks that are none, and a proposal for a view that another one leads."""
-        checks, rng = self.world.checks, self.rng
-        headers = [checks.headers[found] for found in checks.final[-3:] if found in checks.headers]
-        if not headers:
-            return
-        kept = [m for m in self._remembered[-40:] if type(m) is Certificate and m.proposal]
-        certificate = rng.choice(kept) if kept and rng.randrange(2) else forged
-        self._send(node, Final(header=rng.choice(headers), certificate=certificate), some=True)
-        wrong = replace(headers[-1], state_hash=headers[-1].receipts_hash)
-        rows = rng.choice((tuple(headers), (wrong,), (headers[-1], headers[0])))
-        self._send(node, RangeAnswer(headers=rows, certificate=certificate), some=True)
-        proposal = Proposal(
-            epoch=forged.epoch,
-            view=View(forged.view + rng.choice((0, 1, 5, 50))),
-            parent_view=View(rng.randrange(forged.view)),
-            block_hash=Hash32(checks.arithmetic.block_hash(wrong)),
-        )
-        vote = self._signed(node, Kind.NOTARIZE, proposal.epoch, proposal.view, proposal)
-        self._send(node, Propose(proposal=proposal, header=wrong, vote=vote), some=True)
-
-    def _accuse(self, node: int) -> None:
-        """Send two genuine votes of one signer that are legal together as evidence."""
-        votes = [message for message in self._remembered[-40:] if type(message) is Vote]
-        for first in votes:
-            for second in votes:
-                if first is not second and (first.signer, first.epoch, first.view) == (
-                    second.signer, second.epoch, second.view
-                ):  # fmt: skip
-                    self._send(node, Evidence(first=first, second=second), some=True)
-                    return
-
-    def _renamed(self, message: Message, epoch: int, view: int) -> Message:
-        """Move an old vote or certificate into the present epoch and view."""
-        if type(message) is Vote:
-            return replace(message, epoch=Epoch(epoch), view=View(self._near(message.view, view)))
-        if type(message) is Certificate:
-            at = View(self._near(message.view, view))
-            proposal = message.proposal
-            if proposal is not None:
-                proposal = replace(proposal, epoch=Epoch(epoch), view=at)
-            return replace(message, epoch=Epoch(epoch), view=at, proposal=proposal)
-        return message
-
-    def _near(self, old: int, view: int) -> int:
-        return old if self.rng.randrange(2) else view
-
-    def _foreign(self, epoch: int, view: int) -> Certificate:
-        """Return a nullification of this view that the same validators made on another chain."""
-        facts = self._facts(epoch)
-        domain = Hash32(self.world.keyring.hash("tos nullify v1", b"another chain"))
-        prefix = self.world.mutant.rules.vote_prefix(domain, Epoch(epoch), Hash32(facts.set_id))
-        message = prefix + view.to_bytes(8, "little") + ZERO_HASH
-        return Certificate(
-            kind=Kind.NULLIFY,
-            epoch=Epoch(epoch),
-            view=View(view),
-            proposal=None,
-            validator_count=len(facts.keys),
-            signers=(1 << len(facts.keys)) - 1,
-            signatures=tuple(
-                Signature(self.world.keyring.sign(key, message)) for key in facts.keys
-            ),
-        )

@@ -147,14 +147,18 @@ def reach(path: tuple[Choice, ...], mutant: str | None) -> SmallWorld:
 
 
 def run(
-    minutes: float, *, mutant: str | None = None, tell: Callable[[str], object] = print
+    minutes: float,
+    *,
+    mutant: str | None = None,
+    depth_max: int = DEPTH_MAX,
+    tell: Callable[[str], object] = print,
 ) -> dict[str, Any]:
-    """Deepen until time is up; answers depth, states and runs. Raises Violation."""
+    """Deepen until time or depth is up; answers depth, states and runs. Raises Violation."""
     until_s = time.monotonic() + 60 * minutes
     frontier: list[tuple[Choice, ...]] = [()]
     seen: set[bytes] = set()
     done: dict[str, Any] = {"depth_complete": 0, "states": 0, "runs": 0, "levels": []}
-    for depth in range(1, DEPTH_MAX + 1):
+    for depth in range(1, depth_max + 1):
         reached: list[tuple[Choice, ...]] = []
         is_whole, runs = True, 0
         for path in _paths(frontier):

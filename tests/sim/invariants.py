@@ -17,7 +17,6 @@ from consensus.core.events import (
 )
 from consensus.core.types import (
     Certificate,
-    Evidence,
     Final,
     FinalizedBlock,
     Header,
@@ -30,6 +29,7 @@ from consensus.core.types import (
 )
 from tests.sim import ledger
 from tests.sim.arithmetic import Arithmetic, execute_serially
+from tests.sim.evidence import EvidenceChecks
 from tests.sim.liveness import Liveness
 from tests.sim.scenario import DRIFT_MS
 from tests.sim.violation import MEMORY, Violation
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from tests.sim.node import Node
     from tests.sim.world import World
 
-EVIDENCE_WITHIN_MS = 1000
 HELD_EVERY = 64
 HELD_PER_VALIDATOR_MAX = 2_000
 """entries of all tables of a replica, per validator of its set"""
@@ -55,6 +54,7 @@ class Checks:
         self.world = world
         self.arithmetic = Arithmetic(world)
         self.liveness = Liveness(world, self.arithmetic)
+        self.evidence = EvidenceChecks(world, self)
         genesis = world.chain.genesis_hash
         self.proposed_ms: dict[bytes, int] = {}
         """block -> when an honest leader first sent it"""
@@ -79,9 +79,6 @@ class Checks:
         """host -> valid certificates it has seen in this life"""
         self._finalized_at: dict[int, int] = {}
         """host -> finalized height that its executor was told last"""
-        self._heard: dict[int, dict[tuple[int, int, int], list[bytes | None]]] = {}
-        self._owed: dict[int, dict[tuple[int, int, int], int]] = {}
-        """host -> (signer, epoch, view) -> when evidence is due"""
         self._counter = 0
 
     @property
@@ -100,13 +97,12 @@ class Checks:
         self.height_of.setdefault(node.host, 0)
         self._sent[node.host] = set()
         self._known[node.host] = {}
-        self._heard[node.host] = {}
-        self._owed[node.host] = {}
+        self.evidence.forget(node)
         self.liveness.started(node)
 
     def crashed(self, node: "Node") -> None:
         """I10: what is notarized is still on an honest disk, whoever lost power."""
-        self._owed[node.host] = {}
+        self.evidence.forget(node)
         for view, pid in list(self._certified[Kind.NOTARIZE].items())[-8:]:
             self._check_stored(view, pid)
 
@@ -319,74 +315,10 @@ class Checks:
     # --- what honest nodes hear ---------------------------------------------------------------
 
     def delivering(self, node: "Node", message: Message) -> None:
-        """I9: note votes of faulty validators; two that conflict owe evidence."""
+        """See a message arrive."""
         if isinstance(message, Propose):
             self.learn(message)
-            if not self._is_whole(message):
-                return  # rightly dropped before anybody looks at the vote in it
-            message = message.vote
-        if type(message) is not Vote or node.index in self.world.byzantine:
-            return
-        replica = node.replica
-        assert replica is not None
-        facts = self.arithmetic.epoch(replica.epoch)
-        if message.epoch != replica.epoch or message.signer >= len(facts.nodes):
-            return
-        if facts.nodes[message.signer] not in self.world.byzantine:
-            return
-        if not self.liveness.final_view(node) < message.view <= replica.view + 1:
-            return
-        if replica.is_halted or not self.arithmetic.is_signed(message):
-            return
-        key = (message.signer, message.epoch, message.view)
-        heard = self._heard[node.host].setdefault(key, [None] * 4)
-        first = heard[message.kind]
-        if first is None:
-            heard[message.kind] = message.pid
-        is_crime = first not in (None, message.pid) or (
-            heard[Kind.NULLIFY] is not None and heard[Kind.FINALIZE] is not None
-        )
-        if is_crime and not self._is_told(node, key):
-            self._owed[node.host].setdefault(key, self.world.now_ms + EVIDENCE_WITHIN_MS)
-
-    def _is_whole(self, message: Propose) -> bool:
-        """Say whether the parts of a proposal belong together and are its leader's."""
-        proposal, vote = message.proposal, message.vote
-        length = self.world.scenario.heights_per_epoch
-        boundary = max(0, (proposal.epoch - 1) * length)
-        facts = self.arithmetic.epoch(proposal.epoch)
-        if boundary >= len(self.final) or vote.signer >= len(facts.nodes):
-            return False
-        leader = self.arithmetic.leader(proposal.epoch, proposal.view, self.final[boundary])
-        return (
-            facts.nodes[vote.signer] == leader
-            and proposal.parent_view < proposal.view
-            and (vote.kind, vote.epoch, vote.view) == (Kind.NOTARIZE, proposal.epoch, proposal.view)
-            and vote.pid == self.arithmetic.proposal_id(proposal)
-            and proposal.block_hash == self.arithmetic.block_hash(message.header)
-        )
-
-    def _is_told(self, node: "Node", key: tuple[int, int, int]) -> bool:
-        return any(
-            (item.first.signer, item.first.epoch, item.first.view) == key for item in node.evidence
-        )
-
-    def evidence(self, node: "Node", item: Evidence) -> None:
-        """I9: evidence holds and is never against an honest validator."""
-        if node.index in self.world.byzantine:
-            return
-        a, b = item.first, item.second
-        where = f"evidence at node {node.index} of view {a.epoch}/{a.view}"
-        if (a.signer, a.epoch, a.view) != (b.signer, b.epoch, b.view):
-            self.fail("I9", f"{where}: two votes that have nothing to do with each other")
-        is_double = a.kind == b.kind != Kind.NULLIFY and a.pid != b.pid
-        if not is_double and {a.kind, b.kind} != {Kind.NULLIFY, Kind.FINALIZE}:
-            self.fail("I9", f"{where}: {a.kind.name} and {b.kind.name} are legal together")
-        if not (self.arithmetic.is_signed(a) and self.arithmetic.is_signed(b)):
-            self.fail("I9", f"{where}: a signature does not hold")
-        if self.arithmetic.epoch(a.epoch).nodes[a.signer] not in self.world.byzantine:
-            self.fail("I9", f"{where}: against an honest validator")
-        self._owed[node.host].pop((a.signer, a.epoch, a.view), None)
+        self.evidence.delivering(node, message)
 
     def penalized(self, node: "Node", effect: Penalize) -> None:
         """I9: no honest node is blamed by another one."""
@@ -499,10 +431,7 @@ class Checks:
         replica = node.replica
         if replica is None or node.index in self.world.byzantine:
             return
-        owed = self._owed[node.host]
-        if owed and min(owed.values()) < self.world.now_ms:
-            key = min(owed, key=lambda item: owed[item])
-            self.fail("I9", f"node {node.index} saw signer {key} equivocate and stores no evidence")
+        self.evidence.handled(node)
         self._counter += 1
         if self._counter % HELD_EVERY == 0:
             total = sum(replica.held().values())

@@ -66,7 +66,7 @@ class Liveness:
 
     def is_final_at(self, node: "Node", epoch: int, view: int) -> bool:
         """Say whether a node has stored the finalization of this view, or the end of its epoch."""
-        return (epoch, view) <= self._final[node.host] or epoch + 1 in node.boundaries
+        return (epoch, view) <= self._final[node.host] or epoch + 1 in node.store.boundaries
 
     def voted(self, epoch: int, view: int) -> None:
         """See an honest vote leave for the first time."""

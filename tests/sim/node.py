@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from consensus.core import journal
+from consensus.core.epochs import EPOCHS_HELD_MAX
 from consensus.core.events import (
     Alarm,
     Answered,
@@ -40,32 +41,19 @@ from consensus.core.events import (
     Woke,
 )
 from consensus.core.replica import Replica
-from consensus.core.types import (
-    RANGE_HEADERS_MAX,
-    BlockAnswer,
-    BootId,
-    Boundary,
-    Evidence,
-    Final,
-    FinalizedBlock,
-    Header,
-    Message,
-    PublicKey,
-    RangeAnswer,
-    Want,
-)
+from consensus.core.types import BootId, Message, PublicKey
 from tests.sim import events as sim
 from tests.sim.disk import File, frame, records
 from tests.sim.executor import Executor
 from tests.sim.keys import Signer
 from tests.sim.scenario import Fault
+from tests.sim.store import Store
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 PUSHED_MAX = 64
 """payloads that were pushed before anybody asked for them; the oldest goes first"""
-BOUNDARIES_OF_BOOT = 4
 FETCH_FIRST_MS = 20
 FETCH_AGAIN_MS = 50
 SYNC_MAX_MS = 4
@@ -91,10 +79,7 @@ class Node:
         """how far its wall clock was ahead at most"""
         self.journal = File()
         self.journal.replace(b"".join(frame(r) for r in journal.empty_journal()))
-        self.store: dict[int, FinalizedBlock] = {}
-        self.heights: dict[bytes, int] = {}
-        self.boundaries: dict[int, Boundary] = {}
-        self.evidence: list[Evidence] = []
+        self.store = Store()
         self.executor = Executor(world.schedule, self.key)
         self.executor.forgets_to_sync = world.mutant.forgets_payloads
         self.hung_until_ms = 0
@@ -136,11 +121,10 @@ class Node:
         self.journal.replace(b"".join(frame(record) for record in found))  # without a torn tail
         world = self.world
         self.base_ms = world.rng.randrange(1_000_000)
-        top = max(self.store) if self.store else 0
         boot = Boot(
             journal=tuple(found),
-            finalized=self.store.get(top),
-            boundaries=tuple(b for _, b in sorted(self.boundaries.items()))[-BOUNDARIES_OF_BOOT:],
+            finalized=self.store.top(),
+            boundaries=self.store.last_boundaries(EPOCHS_HELD_MAX),
         )
         self.replica = Replica(
             chain=world.chain,
@@ -364,16 +348,11 @@ class Node:
             performers[type(effect)](effect)
 
     def _store(self, persist: Persist) -> None:
+        self.store.put(persist)
         for block in persist.finalized:
-            height = block.header.height
-            self.store[height] = block
-            self.heights[block.block_hash] = height
             self.world.checks.finalized(self, block)
-        if persist.boundary is not None:
-            self.boundaries[persist.boundary.epoch] = persist.boundary
         for item in persist.evidence:
-            self.evidence.append(item)
-            self.world.checks.evidence(self, item)
+            self.world.checks.evidence.stored(self, item)
 
     def _send(self, effect: Send) -> None:
         self.world.sent(self, effect.message, 1)
@@ -437,42 +416,9 @@ class Node:
         )  # fmt: skip
 
     def _answer_from_store(self, effect: AnswerFromStore) -> None:
-        answer = self._stored_answer(effect)
+        answer = self.store.answer(effect.request)
         if answer is not None:
             self._send(Send(peer=effect.peer, message=answer))
-
-    def _stored_answer(self, effect: AnswerFromStore) -> Message | None:
-        request = effect.request
-        if not self.store:
-            return None
-        if request.want == Want.BLOCK:
-            height = self.heights.get(request.block_hash)
-            return None if height is None else BlockAnswer(header=self.store[height].header)
-        if request.want == Want.BOUNDARY:
-            boundary = self.boundaries.get(request.epoch + 1)
-            if boundary is None:
-                return None
-            return Final(header=boundary.header, certificate=boundary.certificate)
-        if request.want == Want.RANGE:
-            return self._stored_range(request.first)
-        assert request.want == Want.FINAL, request
-        top = self.store[max(self.store)]
-        assert top.certificate is not None, "the highest final block has its certificate"
-        return Final(header=top.header, certificate=top.certificate)
-
-    def _stored_range(self, first: int) -> RangeAnswer | None:
-        headers: list[Header] = []
-        certificate, count = None, 0
-        for height in range(first, first + RANGE_HEADERS_MAX):
-            block = self.store.get(height)
-            if block is None or (headers and block.header.epoch != headers[0].epoch):
-                break
-            headers.append(block.header)
-            if block.certificate is not None:
-                certificate, count = block.certificate, len(headers)
-        if certificate is None:
-            return None
-        return RangeAnswer(headers=tuple(headers[:count]), certificate=certificate)
 
     def _wake_at(self, effect: WakeAt) -> None:
         at_ms = max(effect.at_ms - self.base_ms, self.world.now_ms)
@@ -502,12 +448,8 @@ class Node:
         self.pushed.pop(effect.payload_commitment, None)
 
     def _load(self, effect: LoadFinalized) -> None:
-        blocks = []
-        for height in range(effect.first, effect.first + effect.count):
-            if height not in self.store:
-                break
-            blocks.append(self.store[height])
-        self.world.push(1, sim.LOADED, self.host, self.boot, Loaded(blocks=tuple(blocks)))
+        loaded = Loaded(blocks=self.store.load(effect.first, effect.count))
+        self.world.push(1, sim.LOADED, self.host, self.boot, loaded)
 
     def _penalize(self, effect: Penalize) -> None:
         self.world.checks.penalized(self, effect)

@@ -99,6 +99,7 @@ class Scenario:
     name: str = "seed"
     expects_live: bool = True
     is_crypto_real: bool = False
+    counts_bytes: bool = False
     journal_cut_bytes: int = 65_536
     """a journal is cut when so much was appended to it (W4)"""
 

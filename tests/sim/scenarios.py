@@ -1,5 +1,6 @@
 """Worlds written by hand: rotating epochs, a jailed validator, a joiner, a hundred validators."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from consensus.core.types import Certificate, Kind, Message, Propose, Vote
@@ -96,6 +97,17 @@ def hundred(heights: int = 1000) -> Scenario:
         100, (equal(range(100)),), name="hundred", heights_per_epoch=100, heights_max=heights,
         load="idle", end_ms=10**9,
     )  # fmt: skip
+
+
+NAMED: dict[str, Callable[[], Scenario]] = {
+    "rotations": rotations,
+    "jailed": jailed,
+    "joiner": joiner,
+    "replayed": replayed,
+    "down": down,
+    "real": real,
+    "hundred": hundred,
+}
 
 
 class BoundaryWorld(World):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
+from consensus.core.codec import encode_message
 from consensus.core.events import Effect, WakeAt
 from consensus.core.types import Chain, Hash32, Message, Parameters, PeerId, Validator, Vote
 from tests.sim import events as sim
@@ -64,6 +65,8 @@ class Outcome:
     views: int
     messages: int
     """sent by honest nodes"""
+    message_bytes: int
+    """of those messages, payloads aside; 0 unless the scenario counts them"""
 
 
 class World:
@@ -84,6 +87,7 @@ class World:
         self.genesis_time_ms = GENESIS_TIME_MS
         self.event_count = 0
         self.message_count = 0
+        self.byte_count = 0
         self._heap: list[tuple[int, int, int, int, int, Any]] = []
         self._sequence = 0
         keyring = RealKeyring if scenario.is_crypto_real else Keyring
@@ -213,6 +217,7 @@ class World:
             height=min((checks.height_of[node.host] for node in self.live), default=0),
             views=checks.liveness.views,
             messages=self.message_count,
+            message_bytes=self.byte_count,
         )
 
     def _begin(self) -> None:
@@ -341,6 +346,8 @@ class World:
         """Let the checks and the adversary see what a node sends, before anybody receives it."""
         if node.index not in self.byzantine:
             self.message_count += count
+            if self.scenario.counts_bytes:
+                self.byte_count += count * len(encode_message(message))
             self.checks.sent(node, message, count)
         self.adversary.saw(message)
 
