@@ -91,6 +91,16 @@ def form(st: State, state: ViewState, kind: Kind, pid: Hash32) -> None:
         accept(st, state.assemble(kind, pid, len(st.epoch.keys)))
 
 
+def form_after_boot(st: State) -> None:
+    """C1: make the certificates for which the journal's votes suffice, as a whale's own do."""
+    for number in sorted(st.views):
+        state = st.views.get(number)
+        if state is not None:
+            for kind in Kind:
+                for pid in list(state.powers[kind]):
+                    form(st, state, kind, pid)
+
+
 def _own_vote_seen(st: State, state: ViewState, kind: Kind, pid: Hash32) -> None:
     """W3: a genuine own signature came back; one that the journal lacks proves a loss."""
     own = state.own[kind]

@@ -262,6 +262,7 @@ class Replica:
     # --- events -----------------------------------------------------------------------------------
 
     def _on_started(self, event: Started) -> None:
+        certificates.form_after_boot(self._st)
         self._begin_asking()
 
     def _begin_asking(self) -> None:
@@ -290,6 +291,7 @@ class Replica:
         """Every deadline that has passed makes the rules look again."""
         st = self._st
         now = st.now_ms
+        st.outbox.wake_ms = None  # the timer is spent, even if it went off too early
         if st.lead_at is not None and st.lead_at <= now:
             st.lead_at, st.lead_passed, st.dirty = None, True, True
         if st.adv_at is not None and st.adv_at <= now:

@@ -4,6 +4,7 @@ The test speaks with every other validator's key. Calls of the executor are answ
 VALID unless a test takes that over (`verdict`, `answers`).
 """
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -66,6 +67,8 @@ class Lone:
         self.sent: list[Message] = []
         self.effects: list[Any] = []
         self.calls: list[ev.Call] = []
+        self.waiting: deque[ev.Event] = deque()
+        self.is_busy = False
         self.verdict = ev.Verdict.VALID
         self.answers = True
         self.boot_id = BootId(b"b" * 16)
@@ -107,8 +110,13 @@ class Lone:
     def give(self, event: ev.Event) -> list[Message]:
         """Deliver an event now; return the messages that left because of it."""
         before = len(self.sent)
-        for effect in self.replica.handle(event, self.now_ms):
-            self.perform(effect)
+        self.waiting.append(event)
+        if not self.is_busy:
+            self.is_busy = True
+            while self.waiting:
+                for effect in self.replica.handle(self.waiting.popleft(), self.now_ms):
+                    self.perform(effect)
+            self.is_busy = False
         return self.sent[before:]
 
     def perform(self, effect: ev.Effect) -> None:

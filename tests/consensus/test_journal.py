@@ -314,3 +314,15 @@ def test_the_journal_of_another_key_is_refused() -> None:
     lone.wait(111)
     with pytest.raises(journal.DamagedJournal):
         Lone(own=(lone.own + 1) % 4, disk=lone.disk)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_whale_goes_on_after_any_cut(length: int) -> None:
+    """C1, W2: who is a quorum alone makes its certificates again from the votes in its journal."""
+    whale = Lone([100, 1, 1], own=0)
+    whale.wait(1_000)
+    records = tuple(whale.disk.journal)
+    again = Lone([100, 1, 1], own=0, disk=Disk(records[:length]))
+    before = again.replica.view
+    again.wait(1_000)
+    assert again.replica.view > before
