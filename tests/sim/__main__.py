@@ -53,6 +53,9 @@ def read_mutant(_: click.Context, __: click.Parameter, value: str | None) -> str
 @click.option("--minutes", type=click.FloatRange(0), help="Stop after so long.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option(
+    "--scenario", type=click.Choice(list(scenarios.NAMED)), help="Run a world written by hand."
+)
+@click.option(
     "--exhaustive", "is_exhaustive", is_flag=True, help="Every schedule of a small scope."
 )
 @click.option(

@@ -24,6 +24,8 @@ MESSAGES_PER_VIEW_MAX = 14
 """times n^2, sent by honest nodes after healing"""
 REPEATS_MAX = 6
 """times n^2, in each retransmission interval, of what was not answered (R1)"""
+BEHIND_USUAL = 3
+"""blocks that an executor lags behind the tip when nothing is wrong"""
 BACKOFF_VIEWS = 4
 BACKOFF_MAX = 2**10
 
@@ -106,8 +108,8 @@ class Liveness:
         return scenario.idle_interval_ms + wait_ms * backoff
 
     def behind(self) -> int:
-        """Return how many blocks the last live node lacks: its power may be what a quorum needs."""
-        return self.tip - min(self._height.get(node.host, 0) for node in self.world.live)
+        """Return how many blocks the last live node has not executed: a quorum may need its vote."""
+        return self.tip - min(node.executor.finalized_height for node in self.world.live)
 
     def allowance(self, missing: int) -> int:
         """Return ms that healing itself may take a node which lacks `missing` blocks."""
@@ -130,7 +132,7 @@ class Liveness:
             self._check_wait(node, at)
             self._since[host] = now_ms
             behind = self.behind()
-            self._grace[host] = self.allowance(behind) if behind > 1 else 0
+            self._grace[host] = self.allowance(behind) if behind > BEHIND_USUAL else 0
         self._final[host] = max(self._final[host], at)
         if self.world.is_healed and self.world.scenario.heights_max == 0:
             self.is_done = all(self._height.get(n.host, 0) >= self._goal for n in self.world.live)

@@ -39,11 +39,11 @@ def quiet(nodes: int, sets: tuple[Row, ...], **changes: object) -> Scenario:
 def rotations(epochs: int = 20) -> Scenario:
     """Return epochs of two heights, each with half of the set of the one before replaced."""
     rows = tuple(
-        equal(tuple(sorted((3 * epoch + at) % 12 for at in range(6))))
+        equal(tuple(sorted((3 * epoch + at) % 13 for at in range(6))))
         for epoch in range(EPOCHS_MAX)
     )
     return quiet(
-        12, rows, name="rotations", heights_per_epoch=2, heights_max=2 * (epochs + 1),
+        13, rows, name="rotations", heights_per_epoch=2, heights_max=2 * (epochs + 1),
     )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def hundred(heights: int = 1000) -> Scenario:
     """Return a hundred honest validators on an ordinary network."""
     return quiet(
         100, (equal(range(100)),), name="hundred", heights_per_epoch=100, heights_max=heights,
-        load="idle", end_ms=10**9,
+        load="idle", end_ms=10**9, counts_bytes=True,
     )  # fmt: skip
 
 

@@ -48,9 +48,7 @@ def test_every_mutant_is_found(name: str) -> None:
 
 def test_replaced_functions_are_put_back() -> None:
     """A bug that is planted by replacing a function of the core ends with its world."""
-    with pytest.raises(Violation):
-        for seed in range(30):
-            World(draw(seed), "evidence-forgotten").run()
+    assert campaign.run(0, 30, mutant="evidence-forgotten").violation is not None
     assert campaign.run(0, 3).violation is None
 
 

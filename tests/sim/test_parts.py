@@ -7,7 +7,7 @@ import pytest
 from consensus.core.epochs import open_epoch
 from consensus.core.events import GetPayload, NewPayload, PayloadBuilt, PayloadJudged, Verdict
 from consensus.core.safety import Rules
-from consensus.core.types import Header, Height, Kind, PublicKey, View
+from consensus.core.types import Epoch, Hash32, Header, Height, Kind, PublicKey, View
 from tests.sim import ledger
 from tests.sim.arithmetic import execute_serially
 from tests.sim.disk import File, frame, records
@@ -85,7 +85,7 @@ def test_the_serial_execution_of_the_checks_agrees(seed: int) -> None:
 
 def built(executor: Executor, payload: bytes) -> tuple[NewPayload, bytes]:
     """Build a block on genesis; answers the call that judges it."""
-    zero = executor.schedule.genesis_hash
+    zero = Hash32(executor.schedule.genesis_hash)
     request = GetPayload(
         parent_hash=zero, height=Height(1), payload_bytes_max=64, transactions_max=16,
         objects_max=8, timestamp_ms=1, fee_recipient=PublicKey(bytes(32)), wait_ms=0,
@@ -93,18 +93,18 @@ def built(executor: Executor, payload: bytes) -> tuple[NewPayload, bytes]:
     answer, made = executor.build(request, payload)
     assert isinstance(answer, PayloadBuilt)
     header = Header(
-        version=1, chain_id=7, epoch=zero and 0, height=Height(1), parent_hash=zero,  # type: ignore[arg-type]
+        version=1, chain_id=7, epoch=Epoch(0), height=Height(1), parent_hash=zero,
         timestamp_ms=1, proposer=PublicKey(bytes(32)), fee_recipient=PublicKey(bytes(32)),
         validator_set_id=zero, payload_commitment=answer.payload_commitment,
         payload_bytes=answer.payload_bytes, transaction_count=answer.transaction_count,
         transactions_root=answer.transactions_root, state_hash=answer.state_hash,
         receipts_hash=answer.receipts_hash,
     )  # fmt: skip
-    return NewPayload(block_hash=type(zero)(b"b" * 32), header=header), made
+    return NewPayload(block_hash=Hash32(b"b" * 32), header=header), made
 
 
 def test_valid_means_durable() -> None:
-    """What was VALID is served and executed again after a restart; with the planted bug it is not."""
+    """What was VALID outlives a restart of the executor; with the planted bug it does not."""
     for forgets in (False, True):
         executor = World(quiet(4, (equal(range(4)),))).nodes[0].executor
         executor.forgets_to_sync = forgets

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_twenty_epochs_with_half_of_the_set_replaced() -> None:
 
 
 def test_a_jailed_validator_counts_no_more() -> None:
-    """After its last epoch no certificate holds a validator that left, however it goes on talking."""
+    """A set goes on without the validator that left it, however that one goes on talking."""
     world = World(scenarios.jailed())
     assert world.run().height >= 15
     assert 4 not in world.scenario.powers(2)
@@ -110,7 +111,7 @@ def test_certificates_hold_nowhere_else() -> None:
         assert arithmetic.is_certificate(certificate)
         assert not other.is_certificate(certificate)
         for kind in set(Kind) - {certificate.kind}:
-            assert not arithmetic.is_certificate(scenarios.replace(certificate, kind=kind))
+            assert not arithmetic.is_certificate(replace(certificate, kind=kind))
 
 
 def test_every_schedule_of_one_view_holds() -> None:
