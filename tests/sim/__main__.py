@@ -25,6 +25,8 @@ TRACE_LINES = 60
 LINE_CHARACTERS = 4000
 TELL_EVERY = 100
 EXIT_VIOLATION = 1
+ALL = "all"
+MUTANT_SEEDS = (0, 500)
 
 
 def read_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -39,15 +41,15 @@ def read_seeds(_: click.Context, __: click.Parameter, value: str | None) -> tupl
 
 def read_mutant(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """Refuse a mutant that does not exist."""
-    if value is not None and value not in mutants.names():
-        raise click.BadParameter(f"{value!r} is none of {', '.join(mutants.names())}")
+    if value is not None and value not in (*mutants.names(), ALL):
+        raise click.BadParameter(f"{value!r} is none of {', '.join(mutants.names())}, {ALL}")
     return value
 
 
 @click.command(context_settings={"max_content_width": 100})
 @click.argument("seed", type=click.IntRange(0), required=False)
 @click.option("--seeds", callback=read_seeds, metavar="A:B", help="Run A <= seed < B.")
-@click.option("--mutant", callback=read_mutant, metavar="NAME", help="Plant a bug in every node.")
+@click.option("--mutant", callback=read_mutant, metavar="NAME", help="Plant a bug; all: try each.")
 @click.option("--list-mutants", is_flag=True, help="Print the planted bugs, one per line.")
 @click.option("--trace", is_flag=True, help="Print every event of the one seed.")
 @click.option("--minutes", type=click.FloatRange(0), help="Stop after so long.")
@@ -81,6 +83,9 @@ def main(
     if scenario is not None:
         _named(scenario, mutant, json_file)
         return
+    if mutant == ALL:
+        _every_mutant(seeds or MUTANT_SEEDS, jobs, json_file)
+        return
     if is_exhaustive:
         _exhaustive(minutes or 1, mutant, json_file)
         return
@@ -99,6 +104,20 @@ def main(
         found = done.violation
         text, at_ms = found["text"], found["at_ms"]
         _report(Violation(found["invariant"], found["seed"], at_ms, text), mutant)
+
+
+def _every_mutant(seeds: tuple[int, int], jobs: int, json_file: Path | None) -> None:
+    """Say for each planted bug which promise it broke, and how many seeds that took."""
+    rows = []
+    for name in mutants.names():
+        done = campaign.run(*seeds, mutant=name, jobs=jobs)
+        rows.append({"commit": machine.commit(), **done.rows(), "is_caught": bool(done.violation)})
+        found = done.violation or {"invariant": "none", "text": "survived"}
+        click.echo(f"{name:30s} {found['invariant']:4s} seeds {done.seeds:3d}  {found['text']}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(rows, indent=1) + "\n")
+    if not all(row["is_caught"] for row in rows):
+        raise SystemExit(EXIT_VIOLATION)
 
 
 def _tell(done: campaign.Campaign) -> None:

@@ -108,7 +108,7 @@ class Liveness:
         return scenario.idle_interval_ms + wait_ms * backoff
 
     def behind(self) -> int:
-        """Return how many blocks the last live node has not executed: a quorum may need its vote."""
+        """Return how many blocks the last live node has not executed; a quorum may need it."""
         return self.tip - min(node.executor.finalized_height for node in self.world.live)
 
     def allowance(self, missing: int) -> int:

@@ -18,7 +18,7 @@ def invoke(*arguments: str) -> Result:
 
 def test_one_seed_prints_its_trace_hash() -> None:
     """One line, the same each time; --trace prints the events before it."""
-    first, second, long = invoke("3"), invoke("3"), invoke("3", "--trace")
+    first, second, long = invoke("13"), invoke("13"), invoke("13", "--trace")
     assert first.exit_code == second.exit_code == long.exit_code == 0
     assert re.fullmatch(r"trace [0-9a-f]{32} events \d+\n", first.output)
     assert first.output == second.output
@@ -29,10 +29,10 @@ def test_one_seed_prints_its_trace_hash() -> None:
 def test_a_range_is_half_open(tmp_path: Path) -> None:
     """--seeds A:B runs A <= seed < B and writes commit, seeds, events and duration."""
     path = tmp_path / "rows.json"
-    result = invoke("--seeds", "5:8", "--json", str(path))
+    result = invoke("--seeds", "12:15", "--json", str(path))
     assert result.exit_code == 0, result.output
     rows = json.loads(path.read_text())
-    assert (rows["first_seed"], rows["seeds"], rows["violation"]) == (5, 3, None)
+    assert (rows["first_seed"], rows["seeds"], rows["violation"]) == (12, 3, None)
     assert rows["commit"]
     assert rows["events"] > 0
     assert rows["duration_s"] > 0
@@ -48,6 +48,16 @@ def test_time_ends_a_campaign() -> None:
 def test_mutants_are_listed_by_name_only() -> None:
     """One name a line and nothing else."""
     assert invoke("--list-mutants").output.splitlines() == mutants.names()
+
+
+def test_all_mutants_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """--mutant all says for each what it broke; one that survives makes it exit with 1."""
+    path = tmp_path / "rows.json"
+    monkeypatch.setattr(mutants, "names", lambda: ["sync-after-send", "reproposal-refused"])
+    result = invoke("--mutant", "all", "--seeds", "12:13", "--json", str(path))
+    assert result.exit_code == 1
+    assert [row["is_caught"] for row in json.loads(path.read_text())] == [True, False]
+    assert "survived" in result.output
 
 
 @pytest.mark.parametrize("arguments", [["0"], ["--seeds", "0:3"]])

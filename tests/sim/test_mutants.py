@@ -49,7 +49,7 @@ def test_every_mutant_is_found(name: str) -> None:
 def test_replaced_functions_are_put_back() -> None:
     """A bug that is planted by replacing a function of the core ends with its world."""
     assert campaign.run(0, 30, mutant="evidence-forgotten").violation is not None
-    assert campaign.run(0, 3).violation is None
+    assert campaign.run(12, 14).violation is None
 
 
 def test_a_violation_shrinks() -> None:
