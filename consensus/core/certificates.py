@@ -352,9 +352,13 @@ def accept(st: State, certificate: Certificate, relay: bool = True) -> None:
         st.unjournalled = [held for held in st.unjournalled if held.view >= number]
         for old in [view for view in st.views if view <= number - EVIDENCE_VIEWS]:
             del st.views[old]
+    before = st.backoff
     st.recount_backoff()
     if number >= st.view:
         enter(st, View(number + 1), certificate)  # E2
+    elif st.backoff < before:
+        # E1: the view was entered by the notarization that is final now, with the old b.
+        set_deadlines(st, st.entered_ms)
 
 
 def _alarm_on_conflict(st: State, state: ViewState) -> None:
@@ -385,15 +389,20 @@ def enter(st: State, number: View, by: Certificate | None) -> None:
 
 def arm(st: State) -> None:
     """E1: T_lead to see a proposal, T_adv to see it notarized, both stretched by b."""
-    p, b = st.parameters, st.backoff
     st.lead_passed = st.adv_passed = st.build_failed = False
-    st.lead_at = st.now_ms + p.idle_interval_ms + (2 * p.delta_ms + p.execute_max_ms) * b
-    st.adv_at = (
-        st.now_ms
-        + p.idle_interval_ms
-        + (3 * p.delta_ms + 2 * p.execute_max_ms + p.transfer_max_ms) * b
-    )
     st.build_at = st.wait_at = None
+    set_deadlines(st, st.now_ms)
+
+
+def set_deadlines(st: State, entered_ms: int) -> None:
+    """E1: set what has not passed yet to T_lead and T_adv after the entry."""
+    p, b = st.parameters, st.backoff
+    if not st.lead_passed:
+        lead_ms = p.idle_interval_ms + (2 * p.delta_ms + p.execute_max_ms) * b
+        st.lead_at = entered_ms + lead_ms
+    if not st.adv_passed:
+        work_ms = 3 * p.delta_ms + 2 * p.execute_max_ms + p.transfer_max_ms
+        st.adv_at = entered_ms + p.idle_interval_ms + work_ms * b
 
 
 # --- peers that are behind ----------------------------------------------------------------------
