@@ -41,9 +41,9 @@ class EpochFacts:
         """by signer index"""
         self.powers = [power for _, _, power in row]
         self.signer_of = {node: at for at, node in enumerate(self.nodes)}
+        self.faulty_signers = {at for at, node in enumerate(self.nodes) if node in world.byzantine}
         self.total = sum(self.powers)
-        self.faulty = sum(p for p, n in zip(self.powers, self.nodes, strict=True)
-                          if n in world.byzantine)  # fmt: skip
+        self.faulty = sum(self.powers[at] for at in self.faulty_signers)
         assert 3 * self.faulty < self.total, "a scenario keeps faulty power below a third"
         text = len(row).to_bytes(8, "little")
         text += b"".join(key + power.to_bytes(8, "little") for key, _, power in row)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from consensus.core.types import Evidence, Kind, Message, Propose, Vote
+from consensus.core.types import Evidence, Kind, Propose, Vote
 
 if TYPE_CHECKING:
     from tests.sim.invariants import Checks
@@ -37,20 +37,18 @@ class EvidenceChecks:
             text = f"node {node.index} saw signer {key} equivocate and stores no evidence"
             self.checks.fail("I9", text)
 
-    def delivering(self, node: "Node", message: Message) -> None:
-        """I9: note votes of faulty validators; two that conflict owe evidence."""
-        if isinstance(message, Propose):
-            if not self._is_whole(message):
-                return  # rightly dropped before anybody looks at the vote in it
-            message = message.vote
-        if type(message) is not Vote or node.index in self.world.byzantine:
-            return
+    def proposed(self, node: "Node", message: Propose) -> None:
+        """See a proposal arrive, whose vote counts like any other if the whole holds."""
+        if self._is_whole(message):
+            self.heard(node, message.vote)
+
+    def heard(self, node: "Node", message: Vote) -> None:
+        """Note a vote of a faulty validator; two that conflict owe evidence."""
         replica = node.replica
-        assert replica is not None
-        facts = self.arithmetic.epoch(replica.epoch)
-        if message.epoch != replica.epoch or message.signer >= len(facts.nodes):
+        assert replica is not None, "only running nodes hear"
+        if message.epoch != replica.epoch or node.index in self.world.byzantine:
             return
-        if facts.nodes[message.signer] not in self.world.byzantine:
+        if message.signer not in self.arithmetic.epoch(message.epoch).faulty_signers:
             return
         if not self.checks.liveness.final_view(node) < message.view <= replica.view + 1:
             return

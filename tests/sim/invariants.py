@@ -316,9 +316,12 @@ class Checks:
 
     def delivering(self, node: "Node", message: Message) -> None:
         """See a message arrive."""
-        if isinstance(message, Propose):
-            self.learn(message)
-        self.evidence.delivering(node, message)
+        kind = type(message)
+        if kind is Vote:
+            self.evidence.heard(node, message)  # type: ignore[arg-type]
+        elif kind is Propose:
+            self.learn(message)  # type: ignore[arg-type]
+            self.evidence.proposed(node, message)  # type: ignore[arg-type]
 
     def penalized(self, node: "Node", effect: Penalize) -> None:
         """I9: no honest node is blamed by another one."""
