@@ -179,7 +179,7 @@ def on_propose(st: State, peer: PeerId, propose: Propose) -> None:
     proposal, vote = propose.proposal, propose.vote
     number = proposal.view
     if number <= max(st.last_final_view, st.given_up_view):
-        answer_laggard(st, peer)
+        on_vote(st, peer, vote)  # X1: the proposal is of no use, its signature may be evidence
         return
     if number > st.view + VIEWS_AHEAD_MAX:
         st.refused_count += 1

@@ -134,3 +134,14 @@ def test_one_signers_share_is_bounded() -> None:
     pair = [lone.vote(NOTARIZE, 1, pid, 3) for pid in (P, Q)]
     lone.hear(Evidence(first=pair[0], second=pair[1]))
     assert len(lone.disk.evidence) == EVIDENCE_PER_SIGNER_MAX + 1
+
+
+def test_a_second_proposal_that_comes_after_finality_is_evidence() -> None:
+    """X1: the leader's other proposal of a view that is final already still proves its guilt."""
+    lone = Lone(own=0)
+    first = lone.propose(1, lone.header(1), 0)
+    lone.hear(first)
+    lone.hear(lone.certificate(FINALIZE, 1, first.proposal))
+    lone.hear(lone.propose(1, lone.header(1, timestamp_ms=10_099), 0))
+    leader = lone.leader(1)
+    assert [piece.first.signer for piece in lone.disk.evidence] == [leader]
