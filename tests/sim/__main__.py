@@ -93,8 +93,16 @@ def main(
         _single(seed or 0, mutant, trace, json_file)
         return
     first, end = seeds or (seed or 0, campaign.SEEDS_MAX)
-    done = campaign.run(first, end, mutant=mutant, minutes=minutes, jobs=jobs, tell=_tell)
-    rows = {"commit": machine.commit(), "jobs": jobs, **done.rows()}
+    commit = machine.commit()
+
+    def tell(done: campaign.Campaign) -> None:
+        if done.seeds % TELL_EVERY == 0:
+            seconds = done.duration_s
+            click.echo(f"seeds {done.seeds} events {done.events} {seconds:.0f} s", err=True)
+            _write(json_file, {"commit": commit, "jobs": jobs, **done.rows()})
+
+    done = campaign.run(first, end, mutant=mutant, minutes=minutes, jobs=jobs, tell=tell)
+    rows = {"commit": commit, "jobs": jobs, **done.rows()}
     _write(json_file, rows)
     click.echo(
         f"seeds {done.seeds} events {done.events} duration {done.duration_s:.1f} s "
@@ -118,11 +126,6 @@ def _every_mutant(seeds: tuple[int, int], jobs: int, json_file: Path | None) -> 
         json_file.write_text(json.dumps(rows, indent=1) + "\n")
     if not all(row["is_caught"] for row in rows):
         raise SystemExit(EXIT_VIOLATION)
-
-
-def _tell(done: campaign.Campaign) -> None:
-    if done.seeds % TELL_EVERY == 0:
-        click.echo(f"seeds {done.seeds} events {done.events} {done.duration_s:.0f} s", err=True)
 
 
 def _single(seed: int, mutant: str | None, trace: bool, json_file: Path | None) -> None:

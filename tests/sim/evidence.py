@@ -21,18 +21,18 @@ class EvidenceChecks:
         self.checks = checks
         self.arithmetic = checks.arithmetic
         self._heard: dict[int, dict[tuple[int, int, int], list[bytes | None]]] = {}
-        self._owed: dict[int, dict[tuple[int, int, int], int]] = {}
+        self.owed: dict[int, dict[tuple[int, int, int], int]] = {}
         """host -> (signer, epoch, view) -> when evidence is due"""
 
     def forget(self, node: "Node") -> None:
         """Begin or end a life of a node: what only its memory held owes nothing."""
         self._heard[node.host] = {}
-        self._owed[node.host] = {}
+        self.owed[node.host] = {}
 
-    def handled(self, node: "Node") -> None:
-        """Check after an event of a node that nothing is overdue."""
-        owed = self._owed[node.host]
-        if owed and min(owed.values()) < self.world.now_ms:
+    def check_owed(self, node: "Node") -> None:
+        """Check that nothing which a node owes is overdue."""
+        owed = self.owed[node.host]
+        if min(owed.values()) < self.world.now_ms:
             key = min(owed, key=lambda item: owed[item])
             text = f"node {node.index} saw signer {key} equivocate and stores no evidence"
             self.checks.fail("I9", text)
@@ -63,7 +63,7 @@ class EvidenceChecks:
             heard[Kind.NULLIFY] is not None and heard[Kind.FINALIZE] is not None
         )
         if is_crime and not self._is_told(node, key):
-            self._owed[node.host].setdefault(key, self.world.now_ms + EVIDENCE_WITHIN_MS)
+            self.owed[node.host].setdefault(key, self.world.now_ms + EVIDENCE_WITHIN_MS)
 
     def _is_whole(self, message: Propose) -> bool:
         """Say whether the parts of a proposal belong together and are its leader's."""
@@ -103,4 +103,4 @@ class EvidenceChecks:
             self.checks.fail("I9", f"{where}: a signature does not hold")
         if self.arithmetic.epoch(a.epoch).nodes[a.signer] not in self.world.byzantine:
             self.checks.fail("I9", f"{where}: against an honest validator")
-        self._owed[node.host].pop((a.signer, a.epoch, a.view), None)
+        self.owed[node.host].pop((a.signer, a.epoch, a.view), None)

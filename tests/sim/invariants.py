@@ -81,11 +81,6 @@ class Checks:
         """host -> finalized height that its executor was told last"""
         self._counter = 0
 
-    @property
-    def is_done(self) -> bool:
-        """Say whether nothing more can be learned from this run."""
-        return self.liveness.is_done
-
     def fail(self, invariant: str, text: str) -> None:
         """Raise Violation."""
         raise Violation(invariant, self.world.scenario.seed, self.world.now_ms, text)
@@ -434,7 +429,8 @@ class Checks:
         replica = node.replica
         if replica is None or node.index in self.world.byzantine:
             return
-        self.evidence.handled(node)
+        if self.evidence.owed[node.host]:
+            self.evidence.check_owed(node)
         self._counter += 1
         if self._counter % HELD_EVERY == 0:
             total = sum(replica.held().values())

@@ -37,7 +37,6 @@ class Liveness:
         """Nothing has happened."""
         self.world = world
         self.arithmetic = arithmetic
-        self.is_done = False
         self.top = (0, 0)
         """highest (epoch, view) that an honest node has voted in"""
         self.tip = 0
@@ -135,10 +134,12 @@ class Liveness:
             self._grace[host] = self.allowance(behind) if behind > BEHIND_USUAL else 0
         self._final[host] = max(self._final[host], at)
         if self.world.is_healed and self.world.scenario.heights_max == 0:
-            self.is_done = all(self._height.get(n.host, 0) >= self._goal for n in self.world.live)
+            self.world.is_done = all(
+                self._height.get(n.host, 0) >= self._goal for n in self.world.live
+            )
         elif self.world.scenario.heights_max:
             goal = self.world.scenario.heights_max
-            self.is_done = all(self._height.get(n.host, 0) >= goal for n in self.world.live)
+            self.world.is_done = all(self._height.get(n.host, 0) >= goal for n in self.world.live)
 
     # --- bounds -------------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ class Node:
         self.journal = File()
         self.journal.replace(b"".join(frame(r) for r in journal.empty_journal()))
         self.store = Store()
+        self._transforms = world.mutant.transforms
         self.executor = Executor(world.schedule, self.key)
         self.executor.forgets_to_sync = world.mutant.forgets_payloads
         self.hung_until_ms = 0
@@ -169,8 +170,9 @@ class Node:
 
     def deliver(self, parcel: tuple[int, Message]) -> None:
         """Take a message off the network."""
-        self.world.checks.delivering(self, parcel[1])
-        self.receive(*parcel)
+        sender, message = parcel
+        self.world.checks.delivering(self, message)
+        self.handle(Received(peer=self.world.peer_ids[sender], message=message))
 
     def fault(self, fault: Fault, is_end: bool) -> None:
         """Begin or end a fault that leaves the process running."""
@@ -213,18 +215,15 @@ class Node:
         """Give one event to the replica and perform what it asks for."""
         replica = self.replica
         assert replica is not None, "only a running node handles events"
-        effects = replica.handle(event, self.world.now_ms + self.base_ms)
-        if self.world.mutant.transforms:
-            effects = self.world.mutant.effects(effects)
-        if self.world.log is not None:
-            self.world.log_effects(self, effects)
+        world = self.world
+        effects = replica.handle(event, world.now_ms + self.base_ms)
+        if self._transforms:
+            effects = world.mutant.effects(effects)
+        if world.log is not None:
+            world.log_effects(self, effects)
         performers = self._performers
         for effect in effects:
             performers[type(effect)](effect)
-
-    def receive(self, sender: int, message: Message) -> None:
-        """Hand over a message from a peer."""
-        self.handle(Received(peer=self.world.peer_ids[sender], message=message))
 
     def wake(self, at_ms: int) -> None:
         """Deliver `Woke` unless a later effect has replaced the time."""

@@ -86,6 +86,8 @@ class World:
         self.now_ms = 0
         self.genesis_time_ms = GENESIS_TIME_MS
         self.event_count = 0
+        self.is_done = False
+        """nothing more can be learned: `liveness` says when"""
         self.message_count = 0
         self.byte_count = 0
         self._heap: list[tuple[int, int, int, int, int, Any]] = []
@@ -195,17 +197,17 @@ class World:
         return self._outcome()
 
     def _loop(self) -> None:
-        heap, checks, end_ms = self._heap, self.checks, self.scenario.end_ms
-        while heap:
+        heap, end_ms = self._heap, self.scenario.end_ms
+        while heap and not self.is_done:
             at_ms, _, kind, host, boot, data = heappop(heap)
-            if at_ms > end_ms or checks.is_done:
+            if at_ms > end_ms:
                 break
             self.now_ms = at_ms
             self.event_count += 1
             self._note(kind, host, data)
             self._happen(kind, host, boot, data)
             assert self.event_count < EVENTS_MAX, "a run has a bounded number of events"
-        checks.ended()
+        self.checks.ended()
 
     def _outcome(self) -> Outcome:
         checks = self.checks
