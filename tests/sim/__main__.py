@@ -5,7 +5,9 @@ for any other error.
 """
 
 import json
+import sys
 import time
+import traceback
 from collections import deque
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +27,7 @@ TRACE_LINES = 60
 LINE_CHARACTERS = 4000
 TELL_EVERY = 100
 EXIT_VIOLATION = 1
+EXIT_ERROR = 2
 ALL = "all"
 MUTANT_SEEDS = (0, 500)
 
@@ -196,5 +199,14 @@ def _write(path: Path | None, rows: dict[str, Any]) -> None:
         path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def command() -> None:
+    """Run the command line; an error that is no violation exits with 2, not with Python's 1."""
+    try:
+        main()
+    except Exception:
+        traceback.print_exc()
+        sys.exit(EXIT_ERROR)
+
+
 if __name__ == "__main__":
-    main()
+    command()

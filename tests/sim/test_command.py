@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.sim import mutants
-from tests.sim.__main__ import main
+from tests.sim.__main__ import command, main
+from tests.sim.world import World
 
 
 def invoke(*arguments: str) -> Result:
@@ -85,6 +86,22 @@ def test_bad_arguments_exit_with_2(arguments: list[str], words: str) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert words in result.output
+
+
+def test_a_crash_exits_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error that is no violation, a crash of the core say, is told apart by the exit status."""
+
+    def crash(self: World) -> None:
+        raise KeyError("a bug of the core")
+
+    monkeypatch.setattr(World, "run", crash)
+    monkeypatch.setattr("sys.argv", ["sim", "1"])
+    with pytest.raises(SystemExit) as left:
+        command()
+    assert left.value.code == 2
+    assert "a bug of the core" in capsys.readouterr().err
 
 
 def test_worlds_by_name(tmp_path: Path) -> None:
