@@ -13,10 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+
 from engine import confirm, header_checks
 from engine.bad_blocks import BadBlocks
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
+from engine.columns import from_records
+from engine.constants import TRANSACTION_BYTES
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
 from engine.executor import Executor, FinalizedBlock, Judged, refused
@@ -29,6 +33,7 @@ from engine.store.store import Store
 from engine.store.values import StoredBlock
 from engine.submissions import QUEUE_RECORDS_MAX, Submissions
 from engine.verified import MARKS_MAX, VerifiedMarks
+from engine.views import Views
 from engine.writer import Writer
 from engine_api import checks
 from engine_api.protocol import NEVER, Deadline
@@ -41,6 +46,7 @@ from engine_api.types import (
     EngineApiError,
     ErrorCode,
     ForkchoiceAnswer,
+    ForkchoiceStatus,
     HealthAnswer,
     NewPayloadAnswer,
     PayloadAnswer,
@@ -53,6 +59,7 @@ from engine_api.types import (
     Versions,
 )
 from kernels.backend import Backend, open_backend
+from kernels.layout import U8
 
 T = TypeVar("T")
 JUDGE_ATTEMPTS = 2
@@ -87,6 +94,8 @@ class Service:
         self._versions = versions
         self._report = report
         self._confirming = threading.Lock()
+        self.views = Views(executor)
+        """accounts and followed blocks, for readers on any thread"""
         self._status = self._make_status()
         self._writer = Writer()
         self._indexer = Indexer(store, make_again=self._make_again, report=report, fail=self._stop)
@@ -207,7 +216,7 @@ class Service:
         checks.check_forkchoice(head, safe, finalized)
         deadline.check("the head moved")
         names = (bytes(head), bytes(safe), bytes(finalized))
-        work = partial(self._executor.follow, *names, deadline)
+        work = partial(self._follow, *names, deadline)
         status, final = self._write("the head moved", work, deadline)
         if final:
             self._indexer.add(final)
@@ -216,7 +225,27 @@ class Service:
             self._write("house-keeping", self._maintain, NEVER)
         return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
 
+    def ask(self, what: str, work: Callable[[Executor], T], deadline: Deadline = NEVER) -> T:
+        """Look at the executor on the writer's thread, where nothing changes meanwhile.
+
+        The work may move the state between blocks of the tree, and changes nothing else.
+        """
+        return self._write(what, partial(work, self._executor), deadline)
+
+    def hash_records(self, batch: bytes | memoryview) -> U8:
+        """Return the transaction hashes of records of 192 bytes, (n, 32) uint8."""
+        records = np.frombuffer(batch, np.uint8).reshape(-1, TRANSACTION_BYTES)
+        return self._executor.chain.state.backend.hash_transactions(from_records(records))
+
     # NewPayload
+
+    def _follow(
+        self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
+    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
+        """Move the head, and let readers find what became final before the indexes have it."""
+        status, final = self._executor.follow(head, safe, finalized, deadline)
+        self.views.keep_final(final)
+        return status, final
 
     def _judge(
         self,
@@ -315,10 +344,12 @@ class Service:
         )
 
     def _published(self, work: Callable[[], T]) -> T:
-        """Work, then let readers see what it left."""
-        result = work()
-        self._status = self._make_status()
-        return result
+        """Work, then let readers see what it left, also where it was broken off."""
+        try:
+            return work()
+        finally:
+            self._status = self._make_status()
+            self.views.publish(self._executor)
 
     def _guarded(self, work: Callable[[], T]) -> T:
         """Turn what can go wrong into errors of the call; what leaves doubt stops the service."""
