@@ -115,6 +115,10 @@ class Service:
         """Submitted records that wait for a payload."""
         return len(self._submissions)
 
+    def mark_verified(self, hashes: U8) -> None:
+        """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
+        self._executor.marks.mark(hashes)
+
     def close(self) -> None:
         """Finish what runs, refuse what waits, end the threads."""
         self._writer.close()
