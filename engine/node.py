@@ -22,6 +22,7 @@ from engine.doctor import engine_api_address, software_version
 from engine.http import Page, Pages, PageServer, text_page
 from engine.logs import Logger
 from engine.metrics import CONTENT_TYPE, NodeMetrics
+from engine.queries.server import QueryServer
 from engine.service import Service, open_service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
@@ -115,10 +116,22 @@ class Node:
             page_server = PageServer(settings.http_address, self._pages(service))
             pages = page_server.start()
             stack.callback(page_server.stop)
+        queries = ""
+        if settings.query_address:
+            query_server = QueryServer(
+                settings.query_address,
+                service,
+                store,
+                software=software_version(),
+                metrics=lambda: (self._metrics.page(), CONTENT_TYPE),
+            )
+            queries = query_server.start()
+            stack.callback(query_server.stop)
         self._log.info(
             "ready",
             engine_api=address,
             http=pages,
+            queries=queries,
             height=store.finalized.height,
             finalized=store.finalized.block_hash,
             genesis=store.genesis_hash,

@@ -236,6 +236,15 @@ class Service:
         """
         return self._write(what, partial(work, self._executor), deadline)
 
+    @property
+    def backend(self) -> Backend:
+        """What hashes and verifies at present; for any thread."""
+        return self._executor.chain.state.backend
+
+    def waits(self, transaction_hash: bytes) -> bool:
+        """Say whether a submitted transaction waits for a payload."""
+        return transaction_hash in self._submissions
+
     def hash_records(self, batch: bytes | memoryview) -> U8:
         """Return the transaction hashes of records of 192 bytes, (n, 32) uint8."""
         records = np.frombuffer(batch, np.uint8).reshape(-1, TRANSACTION_BYTES)

@@ -91,6 +91,14 @@ class Submissions:
         results[rows] = SubmitResult.QUEUED
         return results.tobytes()
 
+    def __contains__(self, transaction_hash: bytes) -> bool:
+        """Say whether a record with this hash waits."""
+        with self._condition:
+            here = self._hashes[: self._count]
+            wanted = np.frombuffer(transaction_hash, np.uint8).reshape(1, -1)
+            rows = np.flatnonzero(_prefixes(here) == _prefixes(wanted)[0])
+            return any(here[row].tobytes() == transaction_hash for row in rows)
+
     def wait(self, timeout_ms: int, is_over: Callable[[], bool] = bool) -> None:
         """Return as soon as a record waits or nobody does, at the latest after `timeout_ms`."""
         end_ns = self._clock_ns() + timeout_ms * NS_PER_MS

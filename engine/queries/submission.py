@@ -1,0 +1,198 @@
+"""Transactions that come over HTTP: one as JSON, or a batch as records or as Arrow columns.
+
+A batch is answered with a column of one status per record, in order (`SubmitResult`). For a single
+one the node also says what is against it, as far as that can be seen at the head.
+"""
+
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from msgspec import Meta, Struct
+
+from engine.columns import COLUMN_TABLE, to_records
+from engine.constants import NONCE_MAX, TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
+from engine.errors import RecordError
+from engine.queries import answers
+from engine.queries.errors import QueryError, bad_request, busy, refused
+from engine.queries.reader import Queries
+from engine_api.types import SubmitResult
+from kernels.layout import Columns
+
+BATCH_RECORDS_MAX = 2**16
+"""Records of one batch."""
+BATCH_BYTES_MAX = BATCH_RECORDS_MAX * TRANSACTION_BYTES + 2**16
+"""Of a body, with room for the schema of Arrow's format."""
+ONE_BYTES_MAX = 2**14
+
+RECORDS = "application/octet-stream"
+ARROW = "application/vnd.apache.arrow.stream"
+
+U64 = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,19})$", max_length=20)]
+AddressText = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class NewTransaction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A signed transfer; version, kind and chain are those of the node."""
+
+    sender: AddressText
+    recipient: AddressText
+    amount: U64
+    fee: U64
+    nonce: U64
+    valid_until: U64
+    memo: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")] = "00" * 16
+    signature: Annotated[str, Meta(pattern="^[0-9a-f]{128}$")]
+
+
+def submit_one(queries: Queries, sent: NewTransaction) -> answers.Accepted:
+    """Queue one transaction. Raises QueryError with what is against it."""
+    record = record_of(queries, sent)
+    objection = _objection(queries, sent)
+    if objection is not None:
+        raise objection
+    result = _submit(queries, record)[0]
+    if result == SubmitResult.QUEUE_FULL:
+        raise busy("as many transactions wait as this node keeps")
+    if result == SubmitResult.REFUSED:
+        raise refused(
+            "transaction.signature",
+            "the signature is not that of the sender over these fields on this chain",
+            "sign again: the domain of this chain, then the first 128 bytes of the record",
+        )
+    name = queries.service.hash_records(record)[0].tobytes()
+    return answers.Accepted(hash=name.hex(), state="pending")
+
+
+def record_of(queries: Queries, sent: NewTransaction) -> bytes:
+    """Return the 192 bytes of a transaction. Raises QueryError."""
+    head = bytes([TRANSACTION_VERSION, TRANSFER, 0, 0]) + queries.genesis.chain_id.to_bytes(
+        4, "little"
+    )
+    numbers = b""
+    for name in ("nonce", "valid_until", "amount", "fee"):
+        value = int(getattr(sent, name))
+        if value >= 2**64:
+            raise refused(
+                "transaction.range", f"{name} is above 2^64 - 1", "write a smaller number"
+            )
+        numbers += value.to_bytes(8, "little")
+    keys = queries.key_of(sent.sender) + queries.key_of(sent.recipient)
+    record = head + numbers + bytes(8) + bytes.fromhex(sent.memo) + keys
+    return record + bytes.fromhex(sent.signature)
+
+
+def submit_records(queries: Queries, body: bytes) -> bytes:
+    """Queue a batch of records; return a byte for each. Raises QueryError."""
+    if len(body) % TRANSACTION_BYTES:
+        raise bad_request(
+            "batch.length",
+            f"{len(body)} bytes are no whole number of records",
+            f"send {TRANSACTION_BYTES} bytes per transaction",
+        )
+    _check_count(len(body) // TRANSACTION_BYTES)
+    return _submit(queries, body)
+
+
+def submit_arrow(queries: Queries, body: bytes) -> bytes:
+    """Queue the rows of a stream in Arrow's format; return one with a column `status`."""
+    table = _read_arrow(body)
+    _check_count(table.num_rows)
+    arrays: list[Any] = []
+    for column in COLUMN_TABLE:
+        found = table.column(column.name).combine_chunks()
+        width = None if found.type != pa.binary(column.width) else column.width
+        buffer = np.frombuffer(found.buffers()[1] or b"", np.uint8)
+        start = found.offset * column.width
+        data = np.array(buffer[start : start + column.width * len(found)])
+        shape = (len(found), width) if width else (len(found),)
+        arrays.append(data.view(column.dtype).reshape(shape))
+    try:
+        records = to_records(Columns(*arrays))
+    except RecordError as error:
+        raise bad_request(error.code, error.what, error.what_to_do) from error
+    statuses = np.frombuffer(_submit(queries, records.tobytes()), np.uint8)
+    answer = pa.record_batch({"status": statuses})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, answer.schema) as writer:
+        writer.write_batch(answer)
+    return bytes(sink.getvalue())
+
+
+def arrow_schema() -> pa.Schema:
+    """Return the columns that a batch in Arrow's format has."""
+    fields = []
+    for column in COLUMN_TABLE:
+        kind = pa.binary(column.width)
+        if np.dtype(column.dtype).itemsize == column.width:
+            kind = pa.from_numpy_dtype(np.dtype(column.dtype))
+        fields.append(pa.field(column.name, kind, nullable=False))
+    return pa.schema(fields)
+
+
+def _submit(queries: Queries, records: bytes) -> bytes:
+    """Return a SubmitResult for each record; none is no work."""
+    return queries.service.submit(records).results if records else b""
+
+
+def _check_count(count: int) -> None:
+    if count > BATCH_RECORDS_MAX:
+        raise bad_request(
+            "batch.size",
+            f"{count} transactions are more than {BATCH_RECORDS_MAX}",
+            "send smaller batches",
+        )
+
+
+def _read_arrow(body: bytes) -> pa.Table:
+    """Return a table with exactly the columns of a transaction. Raises QueryError."""
+    names = [column.name for column in COLUMN_TABLE]
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+        table = table.select(names).cast(arrow_schema())
+    except (pa.ArrowInvalid, pa.ArrowException, KeyError, OSError, ValueError) as error:
+        raise bad_request(
+            "batch.arrow",
+            f"this is no Arrow stream of transactions: {str(error)[:200]}",
+            f"send one stream with the columns {', '.join(names)}, without nulls",
+        ) from error
+    return table
+
+
+def _objection(queries: Queries, sent: NewTransaction) -> QueryError | None:
+    """Return what stands against a transaction at the head, as far as one look can tell."""
+    genesis = queries.genesis
+    nonce, amount, fee = int(sent.nonce), int(sent.amount), int(sent.fee)
+    height = queries.service.views.standing.blocks["head"].height + 1
+    if int(sent.valid_until) < height:
+        return refused(
+            "transaction.expired",
+            f"it is valid until height {sent.valid_until}, and the next block is {height}",
+            "sign again with a later valid_until",
+        )
+    if fee < genesis.fee_minimum:
+        return refused(
+            "transaction.fee", f"the fee is below the minimum of {genesis.fee_minimum}", "pay more"
+        )
+    account = queries.settled_account(sent.sender, "head")
+    if not account.exists:
+        return refused(
+            "transaction.unknown_sender",
+            "the sender has no account yet",
+            "wait until its first credit is in a block",
+        )
+    if nonce < int(account.nonce) or nonce > NONCE_MAX:
+        return refused(
+            "transaction.nonce",
+            f"the nonce {nonce} is used already; the next one is {account.nonce}",
+            "ask for the account, and sign again with its nonce",
+        )
+    if amount + fee > int(account.spendable):
+        return refused(
+            "transaction.balance",
+            f"amount and fee are more than the {account.spendable} that the sender can spend",
+            "send less, or wait for credits to be in a block",
+        )
+    return None
