@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -44,6 +44,21 @@ RUN_FOLDER = "run"
 SECRET_NAME = "engine.secret"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What serves when a node is ready."""
+
+    service: Service
+    store: Store
+    engine_api: str
+    queries: str
+    """address, empty where none is served"""
+
+
+Beside = Callable[[Ready], Callable[[], None]]
+"""Is called when the node is ready and returns what ends it, which is called first at the end."""
+
+
 class StopRequested(BaseException):
     """A signal came while the node was starting: leave at once."""
 
@@ -51,8 +66,11 @@ class StopRequested(BaseException):
 class Node:
     """One executor, from `run` to its end."""
 
-    def __init__(self, home: Path, config: Config, log: Logger) -> None:
-        """Prepare; nothing is opened yet."""
+    def __init__(
+        self, home: Path, config: Config, log: Logger, beside: Beside | None = None
+    ) -> None:
+        """Prepare; nothing is opened yet. beside: runs beside the service, see `Beside`."""
+        self._beside = beside
         self.home = home
         self.settings: Settings = config.settings
         self._log = log
@@ -127,6 +145,9 @@ class Node:
             )
             queries = query_server.start()
             stack.callback(query_server.stop)
+        if self._beside is not None:
+            ready = Ready(service=service, store=store, engine_api=address, queries=queries)
+            stack.callback(self._beside(ready))
         self._log.info(
             "ready",
             engine_api=address,

@@ -10,7 +10,7 @@ but the 64 bytes that were asked for. Spec: spec/block.md#settlement, spec/state
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +18,9 @@ from engine.chain import Chain, Node
 from engine.executor import Executor, FinalizedBlock
 from engine.state import State
 from engine.transition import Outcome
+from engine.types import AT, At
 from kernels.layout import NO_SLOT, U8, Changes
 
-At = Literal["finalized", "safe", "head"]
-AT: tuple[At, ...] = ("finalized", "safe", "head")
 RECENT_BLOCKS_MAX = 40
 """Final blocks whose transaction hashes are kept until the index surely has them; more than the
 indexer lets wait."""

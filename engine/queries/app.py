@@ -26,7 +26,8 @@ from engine.queries.errors import QueryError, bad_request, busy
 from engine.queries.events import EventLog, EventResponse, parse_wanted
 from engine.queries.openapi import document
 from engine.queries.reader import BEFORE_MAX, PAGE_DEFAULT, PAGE_MAX, Queries
-from engine.views import AT, At, Changing
+from engine.types import AT, At
+from engine.views import Changing
 from engine.writer import seconds
 from engine_api.types import EngineApiError
 

@@ -11,7 +11,7 @@ from engine.queries import answers
 from engine.queries.events import KINDS
 from engine.queries.reader import BEFORE_MAX, PAGE_DEFAULT, PAGE_MAX
 from engine.queries.submission import ARROW, RECORDS, NewTransaction
-from engine.views import AT
+from engine.types import AT
 
 VERSION = "1"
 _HEX_32 = "^[0-9a-f]{64}$"

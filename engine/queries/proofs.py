@@ -14,7 +14,7 @@ from engine.columns import take, to_records
 from engine.constants import derive_key
 from engine.executor import Executor
 from engine.receipts import ABSENT
-from engine.views import At
+from engine.types import At
 from kernels.backend import Backend
 from kernels.layout import NO_SLOT, U8
 from kernels.merkle import depth_of

@@ -23,7 +23,8 @@ from engine.service import Service
 from engine.store.indexes import Place
 from engine.store.store import Store
 from engine.store.values import StoredBlock
-from engine.views import AT, At, Changing
+from engine.types import AT, At
+from engine.views import Changing
 from engine.writer import seconds
 from engine_api.protocol import Deadline
 from kernels.layout import BELOW_ACCOUNT_MINIMUM, INSUFFICIENT_BALANCE, SUCCESS, U8

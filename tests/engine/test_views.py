@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.views import AT, AccountRead, Changing, Views
+from engine.types import AT
+from engine.views import AccountRead, Changing, Views
 from tests.engine.homes import Home
 from tests.engine_api.toy import Block
 
