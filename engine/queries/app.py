@@ -43,6 +43,8 @@ READ_PAUSE_MS = 1
 
 JSON = "application/json"
 ACCOUNTS = "/v1/accounts/"
+BATCH = "batch"
+"""A path of its own where a hash would stand."""
 _ENCODER = msgspec.json.Encoder()
 _JSON_HEADERS = [(b"content-type", JSON.encode())]
 Metrics = Callable[[], tuple[bytes, str]]
@@ -73,11 +75,11 @@ class Api:
                 Route("/v1/status", self._status, methods=get),
                 Route("/v1/accounts/{address}", self._account, methods=get),
                 Route("/v1/accounts/{address}/transactions", self._history, methods=get),
+                Route(f"/v1/transactions/{BATCH}", self._submit_batch, methods=post),
                 Route("/v1/transactions/{hash}", self._transaction, methods=get),
                 Route("/v1/receipts/{hash}", self._receipt, methods=get),
                 Route("/v1/blocks/{name}", self._block, methods=get),
                 Route("/v1/transactions", self._submit, methods=post),
-                Route("/v1/transactions/batch", self._submit_batch, methods=post),
                 Route("/v1/events", self._listen, methods=get),
                 Route("/metrics", self._metrics_page, methods=get),
                 Route("/openapi.json", self._openapi, methods=get),
@@ -146,6 +148,8 @@ class Api:
         return json_response(await self._run(self._queries.history, address, before, count))
 
     async def _transaction(self, request: Request) -> Response:
+        if request.path_params["hash"] == BATCH:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
         is_proven = _flag(_parameters(request, "proof"), "proof")
         work = partial(self._queries.transaction, is_proven=is_proven)
         return json_response(await self._run(work, request.path_params["hash"]))

@@ -35,7 +35,7 @@ _ERRORS = {
     "400": "the question has no meaning",
     "404": "there is nothing of this name",
     "408": "the body did not arrive in time",
-    "409": "the state of the chain is against it",
+    "409": "it cannot be taken: its form or the state of the chain is against it",
     "413": "the body is too long",
     "415": "the body has another content type",
     "503": "the node is busy or stopping: ask again",
@@ -161,7 +161,7 @@ def _post_batch() -> dict[str, Any]:
         "summary": "Send many signed transfers",
         "description": meaning,
         "requestBody": {"required": True, "content": {RECORDS: binary, ARROW: binary}},
-        "responses": _answers({RECORDS: binary, ARROW: binary}, "400 408 413 415"),
+        "responses": _answers({RECORDS: binary, ARROW: binary}, "400 408 409 413 415"),
     }
 
 

@@ -14,7 +14,7 @@ from engine.columns import COLUMN_TABLE, to_records
 from engine.constants import NONCE_MAX, TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
 from engine.errors import RecordError
 from engine.queries import answers
-from engine.queries.errors import QueryError, bad_request, busy, refused
+from engine.queries.errors import QueryError, busy, refused
 from engine.queries.reader import Queries
 from engine_api.types import SubmitResult
 from kernels.layout import Columns
@@ -85,7 +85,7 @@ def record_of(queries: Queries, sent: NewTransaction) -> bytes:
 def submit_records(queries: Queries, body: bytes) -> bytes:
     """Queue a batch of records; return a byte for each. Raises QueryError."""
     if len(body) % TRANSACTION_BYTES:
-        raise bad_request(
+        raise refused(
             "batch.length",
             f"{len(body)} bytes are no whole number of records",
             f"send {TRANSACTION_BYTES} bytes per transaction",
@@ -110,7 +110,7 @@ def submit_arrow(queries: Queries, body: bytes) -> bytes:
     try:
         records = to_records(Columns(*arrays))
     except RecordError as error:
-        raise bad_request(error.code, error.what, error.what_to_do) from error
+        raise refused(error.code, error.what, error.what_to_do) from error
     statuses = np.frombuffer(_submit(queries, records.tobytes()), np.uint8)
     answer = pa.record_batch({"status": statuses})
     sink = pa.BufferOutputStream()
@@ -137,7 +137,7 @@ def _submit(queries: Queries, records: bytes) -> bytes:
 
 def _check_count(count: int) -> None:
     if count > BATCH_RECORDS_MAX:
-        raise bad_request(
+        raise refused(
             "batch.size",
             f"{count} transactions are more than {BATCH_RECORDS_MAX}",
             "send smaller batches",
@@ -153,7 +153,7 @@ def _read_arrow(body: bytes) -> pa.Table:
         table.validate(full=True)
         table = table.select(names).cast(arrow_schema())
     except (pa.ArrowInvalid, pa.ArrowException, KeyError, OSError, ValueError) as error:
-        raise bad_request(
+        raise refused(
             "batch.arrow",
             f"this is no Arrow stream of transactions: {str(error)[:200]}",
             f"send one stream with the columns {', '.join(names)}, without nulls",

@@ -211,9 +211,9 @@ def test_bodies_are_bounded_and_typed(node: Node) -> None:
     assert post(one, b" " * (ONE_BYTES_MAX + 1), "application/json") == (413, "query.body_size")
     assert post(one, b"{}", "text/plain") == (415, "query.content_type")
     assert post(one, b"[" * 9_000, "application/json") == (400, "transaction.form")
-    assert post(many, b"\0" * 191, RECORDS) == (400, "batch.length")
-    assert post(many, b"\0" * 192, ARROW) == (400, "batch.arrow")
-    assert post(many, b"", ARROW) == (400, "batch.arrow")
+    assert post(many, b"\0" * 191, RECORDS) == (409, "batch.length")
+    assert post(many, b"\0" * 192, ARROW) == (409, "batch.arrow")
+    assert post(many, b"", ARROW) == (409, "batch.arrow")
 
 
 @pytest.mark.parametrize(
