@@ -35,12 +35,16 @@ from bench import machine
 from bench.end_to_end_blocks import ChainBlocks, make_chain
 from engine.store.store import Store
 from engine_api.client import EngineApiClient
+from engine_api.protocol import Deadline
 from engine_api.transport import UNIX
-from engine_api.types import ForkchoiceStatus, Verdict
+from engine_api.types import ForkchoiceStatus, NewPayloadAnswer, Verdict
 
 IN_FLIGHT = 2
 """Blocks that are under way at once: one executes, one is received."""
+UNFINALIZED_MAX = 4
+"""Blocks that may be sent and not final."""
 RESENDS_MAX = 3
+TIMEOUT_MS = 20_000
 WINDOW = 5
 """Blocks of one figure of tx_per_s."""
 CEILING_APPENDS = 12
@@ -54,6 +58,8 @@ class Run:
 
     done_ns: list[int]
     """since the first call: when each block was finalized"""
+    client_cpu_ns: int
+    """of this process, threads together"""
     executor: dict[str, Any]
     """what the executor's process said"""
 
@@ -73,19 +79,26 @@ def disk_ceiling(folder: Path, record_bytes: int) -> list[float]:
     return rates
 
 
+def new_payload(client: EngineApiClient, blocks: ChainBlocks, index: int) -> NewPayloadAnswer:
+    """Send one block."""
+    deadline = Deadline.after_ms(TIMEOUT_MS)
+    return client.new_payload(blocks.headers[index], blocks.payloads[index], deadline)
+
+
 def drive(client: EngineApiClient, blocks: ChainBlocks) -> list[int]:
     """Send and finalize all blocks; return when each was final, in ns since the first call."""
     done_ns = [0] * len(blocks.headers)
     start = time.perf_counter_ns()
     valid = threading.Semaphore(IN_FLIGHT)
+    final = threading.Semaphore(UNFINALIZED_MAX)
 
     def send(index: int) -> None:
-        answer = client.new_payload(blocks.headers[index], blocks.payloads[index])
+        answer = new_payload(client, blocks, index)
         # Two streams may end in the wrong order: the child of a block that is still on its way.
         for _ in range(RESENDS_MAX):
             if answer.verdict is not Verdict.SYNCING:
                 break
-            answer = client.new_payload(blocks.headers[index], blocks.payloads[index])
+            answer = new_payload(client, blocks, index)
         valid.release()
         if answer.verdict is not Verdict.VALID:
             raise RuntimeError(f"block {index + 1}: {answer}")
@@ -93,14 +106,16 @@ def drive(client: EngineApiClient, blocks: ChainBlocks) -> list[int]:
     def finalize(index: int, sent: "Future[None]") -> None:
         sent.result()
         name = blocks.hashes[index]
-        status = client.forkchoice_updated(name, name, name).status
+        status = client.forkchoice_updated(name, name, name, Deadline.after_ms(TIMEOUT_MS)).status
         if status is not ForkchoiceStatus.OK:
             raise RuntimeError(f"block {index + 1} could not be finalized")
         done_ns[index] = time.perf_counter_ns() - start
+        final.release()
 
     with ThreadPoolExecutor(IN_FLIGHT) as senders, ThreadPoolExecutor(1) as finalizer:
         last = []
         for index in range(len(blocks.headers)):
+            final.acquire()
             valid.acquire()
             sent = senders.submit(send, index)
             last.append(finalizer.submit(finalize, index, sent))
@@ -109,7 +124,9 @@ def drive(client: EngineApiClient, blocks: ChainBlocks) -> list[int]:
     return done_ns
 
 
-def run(blocks: ChainBlocks, folder: Path, threads: int | None, is_known: bool) -> Run:
+def run(
+    blocks: ChainBlocks, folder: Path, *, threads: int | None, is_known: bool, is_indexed: bool
+) -> Run:
     """Start an executor on a fresh home, drive it, and let it end."""
     home = folder / "home"
     Store.create(home, blocks.genesis)
@@ -122,6 +139,7 @@ def run(blocks: ChainBlocks, folder: Path, threads: int | None, is_known: bool) 
         "hashes": str(hashes) if is_known else "",
         "per_block": blocks.per_block,
         "threads": threads,
+        "is_indexed": is_indexed,
     }
     child = subprocess.Popen(
         [sys.executable, "-m", "bench.end_to_end_executor"],
@@ -139,12 +157,14 @@ def run(blocks: ChainBlocks, folder: Path, threads: int | None, is_known: bool) 
             raise RuntimeError("the executor did not start")
         limit = blocks.genesis.parameters.payload_bytes_max
         with EngineApiClient(f"{UNIX}{arguments['socket']}", payload_bytes_max=limit) as client:
+            cpu_before = time.process_time_ns()
             done_ns = drive(client, blocks)
+            client_cpu_ns = time.process_time_ns() - cpu_before
         child.stdin.close()
         said = json.loads(child.stdout.readline())
     if child.returncode:
         raise RuntimeError(f"the executor ended with status {child.returncode}")
-    return Run(done_ns=done_ns, executor=said)
+    return Run(done_ns=done_ns, client_cpu_ns=client_cpu_ns, executor=said)
 
 
 def summarize(
@@ -175,6 +195,10 @@ def summarize(
         "sustained_tx_per_s": round(count * NS_PER_S / elapsed_ns),
         "stage_ns_per_tx": {name: round(spent / count, 1) for name, spent in stages.items()},
         "elapsed_ns_per_tx": round(elapsed_ns / count, 1),
+        "cpu_ns_per_tx": {
+            "executor": round(said["cpu_ns"] / count, 1),
+            "client": round(found.client_cpu_ns / count, 1),
+        },
         "bytes_per_tx": round(said["written_bytes"] / count, 1),
         "log_bytes_per_tx": round(said["log_bytes"] / count, 1),
         "index_bytes_per_tx": round(said["index_bytes"] / count, 1),
@@ -202,6 +226,8 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
     for name, spent in summary["stage_ns_per_tx"].items():
         table.add_row(name, f"{spent:.1f}")
     table.add_row("elapsed, all together", f"{summary['elapsed_ns_per_tx']:.1f}")
+    for name, spent in summary["cpu_ns_per_tx"].items():
+        table.add_row(f"CPU of the {name}", f"{spent:.1f}")
     console.print(table)
 
 
@@ -212,6 +238,10 @@ def print_summary(console: Console, summary: dict[str, Any]) -> None:
 @click.option(
     "--signatures", type=click.Choice(["known", "new"]), default="known", show_default=True,
     help="known: marked as verified before the block comes; new: verified inside NewPayload.",
+)  # fmt: skip
+@click.option(
+    "--indexes/--no-indexes", "is_indexed", default=True, show_default=True,
+    help="Whether finalized transactions can be found by hash and by account.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Of the executor. Default: all cores.")
 @click.option("--seed", type=click.IntRange(0, 2**62), default=1, show_default=True)
@@ -225,6 +255,7 @@ def main(
     transactions: int,
     accounts: int,
     signatures: str,
+    is_indexed: bool,
     threads: int | None,
     seed: int,
     directory: Path,
@@ -241,18 +272,24 @@ def main(
         per_block=transactions,
         blocks=blocks,
         seed=seed,
-        is_signed=signatures == "new",
     )
     folder = Path(tempfile.mkdtemp(prefix="tos-end-to-end-", dir=directory))
     try:
         record_bytes = len(made.payloads[0])
         ceiling = disk_ceiling(folder, record_bytes)
-        found = run(made, folder, threads, signatures == "known")
+        found = run(
+            made,
+            folder,
+            threads=threads,
+            is_known=signatures == "known",
+            is_indexed=is_indexed,
+        )
         ceiling += disk_ceiling(folder, record_bytes)
     finally:
         shutil.rmtree(folder)
     summary = summarize(found, made, ceiling, described)
     summary["signatures"] = signatures
+    summary["is_indexed"] = is_indexed
     summary["blocks"] = blocks
     summary["transactions"] = transactions
     summary["accounts"] = accounts

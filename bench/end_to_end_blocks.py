@@ -42,10 +42,8 @@ class ChainBlocks:
     """(blocks * per_block, 32) uint8, in canonical order"""
 
 
-def make_chain(
-    *, accounts: int, per_block: int, blocks: int, seed: int, is_signed: bool
-) -> ChainBlocks:
-    """Make a chain where everybody pays everybody; `is_signed`: with real signatures."""
+def make_chain(*, accounts: int, per_block: int, blocks: int, seed: int) -> ChainBlocks:
+    """Make a chain where everybody pays everybody, with real signatures."""
     payments = synthetic(
         "uniform", accounts=accounts, per_block=per_block, blocks=blocks, seed=seed
     )
@@ -53,13 +51,14 @@ def make_chain(
     def domain_of(keys: U8, balances: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> bytes:
         return transaction_domain(genesis_hash(genesis_of(keys, balances)))
 
-    made = build(payments, seed=seed, is_signed=is_signed, domain_of=domain_of)
+    made = build(payments, seed=seed, is_signed=True, domain_of=domain_of)
     genesis = genesis_of(made.keys, made.balances)
     name = genesis_hash(genesis)
     backend = open_backend("cpu")
     state = State(genesis.account_keys, genesis.account_balances, backend=backend)
     rules = LedgerRules(genesis.fee_minimum, genesis.account_minimum, genesis.accounts_max)
-    headers, names = [], []
+    headers: list[bytes] = []
+    names: list[bytes] = []
     transaction_hashes = np.empty((blocks * per_block, 32), np.uint8)
     parent = name
     for index, payload in enumerate(made.payloads):

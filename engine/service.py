@@ -23,7 +23,7 @@ from engine.columns import from_records
 from engine.constants import TRANSACTION_BYTES
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
-from engine.executor import Executor, FinalizedBlock, Judged, refused
+from engine.executor import Executor
 from engine.genesis import params_hash, validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
@@ -32,6 +32,7 @@ from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
 from engine.submissions import QUEUE_RECORDS_MAX, Submissions
+from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.views import Views
 from engine.writer import Writer
@@ -222,12 +223,25 @@ class Service:
         names = (bytes(head), bytes(safe), bytes(finalized))
         work = partial(self._follow, *names, deadline)
         status, final = self._write("the head moved", work, deadline)
+        for block in final:
+            self._submissions.remove(block.hashes)
+        return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
+
+    def _follow(
+        self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
+    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
+        """Do what forkchoice asks, then keep house: on the writer's thread."""
+        status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
             self._indexer.add(final)
-            for block in final:
-                self._submissions.remove(block.hashes)
-            self._write("house-keeping", self._maintain, NEVER)
-        return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
+            if self._indexer.mutex.acquire(blocking=False):
+                try:
+                    self._store.maintain()
+                finally:
+                    self._indexer.mutex.release()
+            for text in self._store.take_notices():
+                self._report(Notice(text=text))
+        return status, final
 
     def ask(self, what: str, work: Callable[[Executor], T], deadline: Deadline = NEVER) -> T:
         """Look at the executor on the writer's thread, where nothing changes meanwhile.
@@ -408,12 +422,6 @@ class Service:
             ),
             versions=self._versions,
         )
-
-    def _maintain(self) -> None:
-        with self._indexer.mutex:
-            self._store.maintain()
-        for text in self._store.take_notices():
-            self._report(Notice(text=text))
 
     def _room_bytes(self) -> int:
         """Return how many bytes a bad block may take at present."""
