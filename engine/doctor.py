@@ -208,7 +208,7 @@ def check_disk(home: Path) -> Check:
     middle_us, most_us = int(statistics.median_low(waits_us)), waits_us[-1]
     value = f"{rate} MB/s, fdatasync {middle_us} us (median), {most_us} us (worst of {SYNCS})"
     if rate < DISK_MB_PER_S_MIN or middle_us > SYNC_US_MAX:
-        return fail("disk", value, "use a faster disk: every vote waits for it")
+        return note("disk", value, "use a faster disk: every vote waits for it")
     return ok("disk", value)
 
 

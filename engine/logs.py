@@ -1,13 +1,13 @@
 """The log of a process: lines on stderr, for people or for programs, one INFO line per block.
 
 Only shells log (`node.py`, `cli/`); what they call returns effects or reports. A line has a time in
-UTC, a level, an event in a few words, and fields; bytes are written as hex digits.
+UTC, a level, an event in a few words, and fields; bytes are written as hex digits. A line that the
+disk does not take is counted and given up: a ledger does not stop because its log is full.
 """
 
 import logging
-import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -22,7 +22,32 @@ LEVELS: dict[LogLevel, int] = {
 Logger = structlog.typing.FilteringBoundLogger
 
 
-def open_log(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> Logger:
+class LogStream:
+    """A stream that counts what it could not write instead of raising."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Write to `stream`."""
+        self.lost_count = 0
+        """lines that were not written"""
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        """Say whether a person reads it."""
+        return self._stream.isatty()
+
+    def write(self, text: str) -> None:
+        """Write a line, and flush it."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # a full disk, a pipe without reader, a closed stream
+            self.lost_count += 1
+
+    def flush(self) -> None:
+        """Do nothing: every line is flushed when it is written."""
+
+
+def open_log(level: LogLevel, form: LogFormat, stream: LogStream) -> Logger:
     """Return a logger that writes to `stream`; `auto` is text on a terminal and JSON elsewhere."""
     is_text = form == "text" or (form == "auto" and stream.isatty())
     last: structlog.typing.Processor = structlog.processors.JSONRenderer()
@@ -39,7 +64,7 @@ def open_log(level: LogLevel, form: LogFormat, stream: TextIO = sys.stderr) -> L
         # The text renderer lays exceptions out itself.
         processors.remove(structlog.processors.format_exc_info)
     logger: Logger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(cast(TextIO, stream)),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         cache_logger_on_first_use=True,

@@ -20,7 +20,7 @@ from engine import events
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
 from engine.http import Page, Pages, PageServer, text_page
-from engine.logs import Logger
+from engine.logs import Logger, LogStream
 from engine.metrics import CONTENT_TYPE, NodeMetrics
 from engine.queries.server import QueryServer
 from engine.service import Service, open_service
@@ -67,9 +67,18 @@ class Node:
     """One executor, from `run` to its end."""
 
     def __init__(
-        self, home: Path, config: Config, log: Logger, beside: Beside | None = None
+        self,
+        home: Path,
+        config: Config,
+        log: Logger,
+        stream: LogStream,
+        beside: Beside | None = None,
     ) -> None:
-        """Prepare; nothing is opened yet. beside: runs beside the service, see `Beside`."""
+        """Prepare; nothing is opened yet.
+
+        stream: where `log` writes; beside: what runs beside the service, see `Beside`.
+        """
+        self._stream = stream
         self._beside = beside
         self.home = home
         self.settings: Settings = config.settings
@@ -78,6 +87,7 @@ class Node:
         self._is_starting = True
         self._stopping = ""
         self._failure = ""
+        self._limit: threading.Timer | None = None
 
     def run(self) -> bool:
         """Serve until a signal or a failure; returns whether all went well.
@@ -118,7 +128,7 @@ class Node:
             software=software_version(),
         )
         stack.callback(service.close)
-        self._metrics.watch(lambda: gauges(service, store))
+        self._metrics.watch(lambda: gauges(service, store, self._stream))
         address = engine_api_address(self.home, settings)
         server = EngineApiServer(
             service,
@@ -229,6 +239,8 @@ class Node:
         try:
             yield
         finally:
+            if self._limit is not None:
+                self._limit.cancel()
             threading.excepthook = hook
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
@@ -238,9 +250,9 @@ class Node:
             return
         self._stopping = signal.Signals(number).name
         self._wake.set()
-        limit = threading.Timer(STOP_MAX_S, self._cut_off)
-        limit.daemon = True
-        limit.start()
+        self._limit = threading.Timer(STOP_MAX_S, self._cut_off)
+        self._limit.daemon = True
+        self._limit.start()
         if self._is_starting:
             raise StopRequested
 
@@ -269,14 +281,16 @@ def store_config(settings: Settings) -> StoreConfig:
     )
 
 
-def gauges(service: Service, store: Store) -> Mapping[str, int]:
+def gauges(service: Service, store: Store, stream: LogStream) -> Mapping[str, int]:
     """Return the values of the moment, for /metrics."""
     status, use = service.get_status(), store.disk_use()
     return {
         "head_height": status.head.height,
         "finalized_height": status.finalized.height,
         "unfinalized_blocks": len(status.unfinalized),
+        "queued_transactions": service.queued_count,
         "degraded": int(bool(service.degraded)),
+        "log_lines_lost": stream.lost_count,
         "disk_blocks_bytes": use.blocks,
         "disk_history_bytes": use.history,
         "disk_rows_bytes": use.rows,

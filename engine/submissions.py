@@ -108,9 +108,8 @@ class Submissions:
         """Say whether a record with this hash waits."""
         with self._condition:
             here = self._hashes[: self._count]
-            wanted = np.frombuffer(transaction_hash, np.uint8).reshape(1, -1)
-            rows = np.flatnonzero(_prefixes(here) == _prefixes(wanted)[0])
-            return any(here[row].tobytes() == transaction_hash for row in rows)
+            wanted = np.frombuffer(transaction_hash, np.uint8)
+            return bool((here == wanted).all(axis=1).any())
 
     def wait(self, timeout_ms: int, is_over: Callable[[], bool] = bool) -> None:
         """Return as soon as a record waits or nobody does, at the latest after `timeout_ms`."""

@@ -1,5 +1,6 @@
 """`dev`: a chain for the time in which an application is written."""
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from engine.cli.exits import ExitCode
 from engine.cli.options import json_option, keys_option, print_json
 from engine.client import URL_DEFAULT
 from engine.keystore import Keystore
-from engine.logs import open_log
+from engine.logs import LogStream, open_log
 
 if TYPE_CHECKING:  # kernels: only where a node runs
     from engine.dev import Pace
@@ -75,8 +76,9 @@ def dev(
     with tempfile.TemporaryDirectory(prefix="tos-dev-") as folder:
         home = Path(folder, "home")
         open_home(home, state, accounts, time.time_ns() // 1_000_000)
-        log = open_log(config.settings.log_level, config.settings.log_format)
-        is_well = Node(home, config, log, begin).run()
+        stream = LogStream(sys.stderr)
+        log = open_log(config.settings.log_level, config.settings.log_format, stream)
+        is_well = Node(home, config, log, stream, begin).run()
         if state is not None:
             save_home(home, state)
             click.echo(f"the chain is in {state}", err=True)

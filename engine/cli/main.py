@@ -51,4 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ExplainedError, SetupError) as error:
         sys.stderr.write(f"{error}\n")
         return ExitCode.REFUSED
+    except OSError as error:
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"the system refused a file or a socket{where}\n  why: {error.strerror or error}\n"
+            "  what to do: give this user access to it, or free disk space; then try again\n"
+            "  code: process.system\n"
+        )
+        return ExitCode.FAILED
     return code if isinstance(code, int) else ExitCode.OK

@@ -1,5 +1,6 @@
 """Commands about a running node: run it, show its settings, look at its machine."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from rich.text import Text
 from engine.cli.exits import ExitCode
 from engine.cli.options import home_option, json_option, print_json, read_config, settings_options
 from engine.config import KEYS
-from engine.logs import open_log
+from engine.logs import LogStream, open_log
 
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "bold red"}
 
@@ -30,8 +31,9 @@ def run(home: Path, file: Path | None, **flags: str | int | None) -> int:
     from engine.node import Node
 
     config = read_config(home, file, flags)
-    log = open_log(config.settings.log_level, config.settings.log_format)
-    return ExitCode.OK if Node(home, config, log).run() else ExitCode.FAILED
+    stream = LogStream(sys.stderr)
+    log = open_log(config.settings.log_level, config.settings.log_format, stream)
+    return ExitCode.OK if Node(home, config, log, stream).run() else ExitCode.FAILED
 
 
 @click.group()

@@ -80,8 +80,18 @@ class Tally:
 class Campaign:
     """One home, one chain, and processes that come and go."""
 
-    def __init__(self, folder: Path, seed: int, settings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        settings: tuple[str, ...] = (),
+        *,
+        life_s_max: float = LIFE_S_MAX,
+        start_s_max: float = START_S_MAX,
+    ) -> None:
         """Make genesis and home in an empty folder; `settings`: further flags of `run`."""
+        self._life_s_max = life_s_max
+        self._start_s_max = start_s_max
         self._rng = random.Random(seed)
         self.chain = OracleChain(self._rng)
         genesis_path = folder / "genesis.json"
@@ -132,7 +142,7 @@ class Campaign:
         """Start a process, look at what it kept, give it work, and kill it."""
         self.executor.start()
         if self._rng.random() < EARLY_KILLS:
-            time.sleep(self._rng.random() * START_S_MAX)
+            time.sleep(self._rng.random() * self._start_s_max)
             self.executor.kill()
             self.tally.early_kills += 1
             self._count_kill()
@@ -140,7 +150,7 @@ class Campaign:
         self.executor.wait_ready()
         self._client = client = self.executor.client()
         self._check_restart(client)
-        life_s = self._rng.random() * LIFE_S_MAX
+        life_s = self._rng.random() * self._life_s_max
         self._is_killed = False
         killer = threading.Timer(life_s, self._kill)
         killer.start()

@@ -1,0 +1,63 @@
+"""The doctor: every check has a figure, what is wrong has a way out, and nothing is left behind."""
+
+import socket
+from pathlib import Path
+
+from engine.config import Settings
+from engine.doctor import Level, check_disk, check_engine_api, check_home, check_http, examine
+from tests.engine.homes import Home
+
+
+def test_a_machine_is_examined_and_left_as_it_was(tmp_path: Path) -> None:
+    """All checks are made for a home that does not exist yet, and no file is left."""
+    home = tmp_path / "home"
+    checks = {item.name: item for item in examine(home, Settings(http_address="127.0.0.1:0"))}
+    assert list(checks) == [
+        "versions", "processor", "signatures", "device", "clock", "home", "disk", "engine_api",
+        "http",
+    ]  # fmt: skip
+    assert "per second" in checks["signatures"].value
+    assert checks["signatures"].level == Level.OK
+    assert "MB/s, fdatasync" in checks["disk"].value
+    assert checks["home"].level == Level.NOTE
+    assert "numpy" in checks["versions"].value
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_names_its_chain_and_its_holder(tmp_path: Path) -> None:
+    """A home that is open names the process; one that is closed does not; a damaged one fails."""
+    folder = tmp_path / "home"
+    home = Home(folder)
+    try:
+        assert "open in process" in check_home(folder).value
+    finally:
+        home.close()
+    check = check_home(folder)
+    assert check.level == Level.OK
+    assert home.maker.hash.hex() in check.value
+    (folder / "FORMAT").write_bytes(b"x")
+    check = check_home(folder)
+    assert check.level == Level.FAIL
+    assert check.what_to_do
+
+
+def test_addresses_that_are_taken_or_wrong_are_told(tmp_path: Path) -> None:
+    """A port in use is a note, since it may be this node; an impossible address is a failure."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert check_http(address).level == Level.NOTE
+        assert check_engine_api(address).level == Level.NOTE
+    assert check_http("").level == Level.NOTE
+    assert check_http("127.0.0.1:99999").level == Level.FAIL
+    assert check_engine_api("unix:relative").level == Level.FAIL
+    assert check_engine_api(f"unix:{tmp_path}/{'x' * 200}").level == Level.FAIL
+    assert check_engine_api(f"unix:{tmp_path}/e.sock").level == Level.OK
+
+
+def test_a_disk_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    """A folder that takes no file is told with what to do."""
+    place = Path("/proc")
+    check = check_disk(place)
+    assert check.level == Level.FAIL
+    assert "write access" in check.what_to_do
+    assert check_disk(tmp_path / "not" / "yet").level != Level.FAIL

@@ -1,0 +1,90 @@
+"""Exported Parquet has the transactions and receipts that the oracle sees, and nothing else."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.export import RECEIPTS, TRANSACTIONS, ExportError, export_blocks
+from engine.store.store import Store
+from kernels.backend import open_backend
+from spec import oracle
+from tests.engine.finished import SIZES, make_finished
+from tests.engine.homes import FEE_RECIPIENT
+
+
+def test_rows_equal_the_oracle(tmp_path: Path) -> None:
+    """Each row has the field, hash, lane and status of the oracle, in canonical order."""
+    maker, blocks = make_finished(tmp_path / "home")
+    backend = open_backend("cpu", 1)
+    try:
+        with Store.open(tmp_path / "home") as store:
+            done = export_blocks(store, backend, 1, len(blocks), tmp_path / "out")
+    finally:
+        backend.close()
+    assert (done.blocks, done.transactions) == (len(SIZES), sum(SIZES))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "receipts.parquet",
+        "transactions.parquet",
+    ]
+    transactions, receipts = (pq.read_table(path) for path in done.files)
+    assert transactions.schema.equals(TRANSACTIONS)
+    assert receipts.schema.equals(RECEIPTS)
+
+    expected, statuses = [], []
+    for height, block in enumerate(blocks, start=1):
+        lanes = oracle.decode_payload(bytes(block.payload), maker.ledger.limits)
+        before = maker.states[block.fields.parent_hash]
+        result = oracle.execute_payload(
+            before, bytes(block.payload), maker.ledger, height, FEE_RECIPIENT, False
+        )
+        index = 0
+        for lane, members in enumerate(lanes):
+            for item in members:
+                status = result.statuses[index]
+                expected.append((height, block.fields.timestamp_ms, index, lane, item))
+                statuses.append((height, index, oracle.transaction_hash(item), status, item.fee))
+                index += 1
+    names = ("SUCCESS", "INSUFFICIENT_BALANCE", "BELOW_ACCOUNT_MINIMUM")
+    assert [tuple(row.values()) for row in receipts.to_pylist()] == [
+        (height, index, name, names[status], fee) for height, index, name, status, fee in statuses
+    ]
+    for row, (height, timestamp_ms, index, lane, item) in zip(
+        transactions.to_pylist(), expected, strict=True
+    ):
+        assert (row["height"], row["timestamp_ms"]) == (height, timestamp_ms)
+        assert (row["index"], row["lane"]) == (index, lane)
+        assert row["hash"] == oracle.transaction_hash(item)
+        for name in ("kind", "nonce", "valid_until", "amount", "fee", "memo", "sender"):
+            assert row[name] == getattr(item, name), name
+        assert (row["recipient"], row["signature"]) == (item.recipient, item.signature)
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 5), (3, 2), (5, 5)])
+def test_heights_that_are_not_final_are_refused(tmp_path: Path, first: int, last: int) -> None:
+    """Only finalized heights are exported, and nothing is written for others."""
+    make_finished(tmp_path / "home")
+    backend = open_backend("cpu", 1)
+    try:
+        with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
+            export_blocks(store, backend, first, last, tmp_path / "out")
+    finally:
+        backend.close()
+    assert caught.value.code == "export.range"
+    assert "1 to 4" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_never_replaces_another(tmp_path: Path) -> None:
+    """A file that is there is kept, and the export says so."""
+    make_finished(tmp_path / "home")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "receipts.parquet").write_text("mine")
+    backend = open_backend("cpu", 1)
+    try:
+        with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
+            export_blocks(store, backend, 1, 2, tmp_path / "out")
+    finally:
+        backend.close()
+    assert caught.value.code == "export.exists"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["receipts.parquet"]
