@@ -13,14 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from engine import confirm, header_checks
 from engine.bad_blocks import BadBlocks
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
-from engine.columns import from_records
-from engine.constants import TRANSACTION_BYTES
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
 from engine.executor import Executor
@@ -233,6 +229,7 @@ class Service:
         """Do what forkchoice asks, then keep house: on the writer's thread."""
         status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
+            self.views.keep_final(final)
             self._indexer.add(final)
             if self._indexer.mutex.acquire(blocking=False):
                 try:
@@ -259,20 +256,7 @@ class Service:
         """Say whether a submitted transaction waits for a payload."""
         return transaction_hash in self._submissions
 
-    def hash_records(self, batch: bytes | memoryview) -> U8:
-        """Return the transaction hashes of records of 192 bytes, (n, 32) uint8."""
-        records = np.frombuffer(batch, np.uint8).reshape(-1, TRANSACTION_BYTES)
-        return self._executor.chain.state.backend.hash_transactions(from_records(records))
-
     # NewPayload
-
-    def _follow(
-        self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
-    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
-        """Move the head, and let readers find what became final before the indexes have it."""
-        status, final = self._executor.follow(head, safe, finalized, deadline)
-        self.views.keep_final(final)
-        return status, final
 
     def _judge(
         self,

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.chain import Chain, Node
-from engine.executor import Executor, FinalizedBlock
+from engine.executor import Executor
 from engine.state import State
 from engine.transition import Outcome
 from engine.types import AT, At
+from engine.verdicts import FinalizedBlock
 from kernels.layout import NO_SLOT, U8, Changes
 
 RECENT_BLOCKS_MAX = 40

@@ -16,6 +16,7 @@ from engine.errors import RecordError
 from engine.queries import answers
 from engine.queries.errors import QueryError, busy, refused
 from engine.queries.reader import Queries
+from engine.signing import transaction_hash
 from engine_api.types import SubmitResult
 from kernels.layout import Columns
 
@@ -60,8 +61,7 @@ def submit_one(queries: Queries, sent: NewTransaction) -> answers.Accepted:
             "the signature is not that of the sender over these fields on this chain",
             "sign again: the domain of this chain, then the first 128 bytes of the record",
         )
-    name = queries.service.hash_records(record)[0].tobytes()
-    return answers.Accepted(hash=name.hex(), state="pending")
+    return answers.Accepted(hash=transaction_hash(record).hex(), state="pending")
 
 
 def record_of(queries: Queries, sent: NewTransaction) -> bytes:
