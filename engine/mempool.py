@@ -219,7 +219,7 @@ class Mempool:
         """Return all that wait, in order of arrival, (n, 192) uint8, a copy."""
         with self.lock:
             rows = np.flatnonzero(self.rows.rank[: self._high()])
-            rows = rows[np.argsort(self.rows.arrival[rows])]
+            rows = rows[np.argsort(self.rows.links[rows, pending.ARRIVED])]
             return self.rows.words[rows].view(np.uint8)
 
     def _high(self) -> int:
@@ -324,7 +324,7 @@ class Mempool:
         """Drop so many from the end of the order."""
         if count <= 0:
             return
-        rank, age = self.rows.rank[: self._high()], self.rows.age
+        rank, age = self.rows.rank[: self._high()], self.rows.links[:, pending.AGE]
         rows = np.flatnonzero(rank)
         count = min(count, len(rows))
         ranks = rank[rows]

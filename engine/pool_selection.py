@@ -18,7 +18,7 @@ from engine.state import State
 from kernels import pending_order
 from kernels.host_accounts import read_only
 from kernels.layout import I32, NO_SLOT, U8, U64
-from kernels.pending import RECORD_WORDS
+from kernels.pending import AGE, RECORD_WORDS, ROWS
 
 BATCH_MIN = 1_024
 """Rows that are judged at first at least: some may be of no use."""
@@ -58,7 +58,7 @@ def select(pool: Mempool, state: State, *, height: int, limits: PayloadLimits) -
 
 def best_rows(pool: Mempool, count: int) -> U64:
     """Return up to `count` rows that are not parked, best first, (n,) int64; chains settled."""
-    rank, age = pool.rows.rank[: int(pool.rows.counts[0])], pool.rows.age
+    rank, age = pool.rows.rank[: int(pool.rows.counts[ROWS])], pool.rows.links[:, AGE]
     rows = np.flatnonzero(rank >= _FIRST_RANK)
     if count < len(rows):
         ranks = rank[rows]
@@ -84,7 +84,7 @@ def _judge(
     lanes = int(
         pending_order.find_lanes(pool.rows, rows, lane_of, lane_senders, pool.marks)
     )
-    keys = pool.rows.keys[lane_senders[:lanes]].view(np.uint8)
+    keys = np.ascontiguousarray(pool.rows.senders[lane_senders[:lanes], :4]).view(np.uint8)
     read = read_accounts(state.accounts, keys)
     minimum = np.uint64(pool.rules.account_minimum)
     spendable = read.balances - np.minimum(read.balances, minimum)

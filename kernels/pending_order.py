@@ -11,7 +11,7 @@ import numpy as np
 from kernels.integers import ONE, ZERO
 from kernels.jit import njit
 from kernels.layout import NO_SLOT
-from kernels.pending import AMOUNT, FEE, NONCE, RECORD_WORDS, UNTIL, kernel
+from kernels.pending import AMOUNT, FEE, NONCE, OWNER, RECORD_WORDS, UNTIL, kernel
 from kernels.prefetch import prefetch
 
 AHEAD = 16
@@ -34,7 +34,8 @@ def find_lanes(p: Any, rows: Any, lane_of: Any, lane_senders: Any, marks: Any) -
     """
     lanes = np.int32(0)
     for i in range(rows.shape[0]):
-        sender = np.int64(p.owner[rows[i]])
+        prefetch(p.links, rows[min(i + AHEAD, rows.shape[0] - 1)])
+        sender = np.int64(p.links[rows[i], OWNER])
         if marks[sender] == np.int32(0):
             lane_senders[lanes] = sender
             lanes += np.int32(1)
@@ -107,7 +108,7 @@ def judge(
         lane_nonces[lane] += ONE
         lane_spendable[lane] -= cost
         is_kept[i] = np.uint8(1)
-    return count, lanes, False
+    return count, lanes, np.uint64(count) >= limits[TRANSACTIONS]
 
 
 @njit
