@@ -51,16 +51,27 @@ class Workload:
 
 
 def build(
-    payments: Payments, *, seed: int, is_signed: bool, progress: Progress | None = None
+    payments: Payments,
+    *,
+    seed: int,
+    is_signed: bool,
+    progress: Progress | None = None,
+    domain_of: Callable[[U8, U64], bytes] | None = None,
 ) -> Workload:
     """Make the payloads; `is_signed` gives senders real keys and rows real signatures.
 
-    Without it, keys and signatures are bytes that nobody looks into.
+    Without it, keys and signatures are bytes that nobody looks into. domain_of: returns what
+    signatures cover first, from keys and opening balances; else a made-up genesis says it.
     """
     count = payments.accounts + payments.created
     keys = account_keys(np.arange(count, dtype=np.uint64), seed)
     genesis_hash = blake3.blake3(b"bench" + seed.to_bytes(8, "little")).digest()
     seeds = _signing_seeds(payments.source, keys, seed) if is_signed else None
+    opening_keys = np.ascontiguousarray(keys[: payments.accounts])
+    balances = opening_balances(payments)
+    domain = transaction_domain(genesis_hash)
+    if domain_of is not None:
+        domain = domain_of(opening_keys, balances)
     number = nonces(payments.source)
     payloads, lane_counts = [], []
     rng = np.random.Generator(np.random.PCG64([seed, 64]))
@@ -69,7 +80,7 @@ def build(
         rows = slice(start, start + payments.per_block)
         columns = _columns(payments, rows, number, keys)
         if seeds is not None:
-            _sign(columns, seeds[payments.source[rows]], transaction_domain(genesis_hash))
+            _sign(columns, seeds[payments.source[rows]], domain)
         else:
             columns.signature[:] = rng.integers(0, 256, columns.signature.shape, np.uint8)
         packed, lane_offsets = pack(columns)
@@ -79,8 +90,8 @@ def build(
             progress(block + 1, payments.block_count)
     return Workload(
         payments=payments,
-        keys=np.ascontiguousarray(keys[: payments.accounts]),
-        balances=opening_balances(payments),
+        keys=opening_keys,
+        balances=balances,
         payloads=tuple(payloads),
         lane_counts=tuple(lane_counts),
         genesis_hash=genesis_hash,

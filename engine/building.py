@@ -10,10 +10,11 @@ from engine.builder import CANDIDATES_PER_PLACE, build, select
 from engine.codec import PayloadLimits, decode_payload, encode_payload, payload_commitment
 from engine.columns import empty, take
 from engine.errors import InvalidPayload
-from engine.executor import Executor, FinalizedBlock
+from engine.executor import Executor
 from engine.own_builds import OwnBuild, key_of_request
 from engine.submissions import Submissions
 from engine.transition import Outcome, Parties, StageTimer, execute_payload
+from engine.verdicts import FinalizedBlock
 from engine_api.checks import U64_MAX, check_range
 from engine_api.protocol import Deadline
 from engine_api.types import BuiltPayload, PayloadRequest

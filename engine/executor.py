@@ -8,7 +8,6 @@ Spec: spec/engine_api.md#newpayload, #forkchoiceupdated.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from engine import confirm, header_checks
@@ -26,16 +25,15 @@ from engine.transition import (
     Execution,
     LedgerRules,
     Outcome,
-    Parties,
     StageTimer,
     all_verified,
 )
+from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import VerifiedMarks
 from engine_api.checks import invalid_argument
 from engine_api.protocol import Deadline
 from engine_api.types import EngineApiError, ErrorCode, ForkchoiceStatus, Verdict
 from kernels.backend import Backend
-from kernels.layout import U8
 
 STORED_MAX = 1_024
 """Unfinalized blocks in the tree; a status names fewer, and no honest network has as many."""
@@ -43,45 +41,15 @@ EXECUTED_PER_DEPTH = 2
 """At most this many times `unfinalized_max` blocks keep their results."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A verdict that needs no second look."""
-
-    verdict: Verdict
-    refusal: InvalidPayload | None = None
-    latest_valid_hash: bytes = b""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinalizedBlock:
-    """What the indexes need of a block that became final."""
-
-    height: int
-    hashes: U8
-    """(n, 32) transaction hashes"""
-    statuses: U8
-    """(n,)"""
-    parties: Parties
-
-    @classmethod
-    def of(cls, height: int, outcome: Outcome) -> "FinalizedBlock":
-        """Return what the indexes need of an outcome."""
-        assert outcome.parties is not None, "every block here is executed with its parties"
-        return cls(
-            height=height,
-            hashes=outcome.transaction_hashes,
-            statuses=outcome.statuses,
-            parties=outcome.parties,
-        )
-
-
 def open_chain(store: Store, backend: Backend) -> tuple[Chain, int]:
     """Return a chain at the finalized block, and the height of the snapshot that it came from.
 
     Raises StoreError where no way leads to the finalized state_hash.
     """
-    loaded = store.load_state(backend)
+    final = store.history(store.finalized.block_hash)
+    count = len(store.genesis.account_keys) if final is None else final.delta.count_after
+    # Growing copies everything: room for half as many again costs nothing until it is used.
+    loaded = store.load_state(backend, capacity=count + count // 2)
     stored = store.block(loaded.finalized.block_hash)
     timestamp_ms: int = store.genesis.timestamp_ms
     if stored is not None:
@@ -275,7 +243,7 @@ class Executor:
 
     def _held(self, name: bytes, fields: Header, own: OwnBuild | None) -> bytes | memoryview:
         """Return a payload that is here already; raises PAYLOAD_NOT_HELD."""
-        if own is not None:
+        if own is not None and len(own.payload) == fields.payload_bytes:
             return own.payload
         held: bytes | memoryview | None = self.builds.payload(fields)
         for candidate in (name, self._commitments.get(fields.payload_commitment)):
@@ -420,16 +388,6 @@ class Executor:
             for name in (self.head, self.safe):
                 assert name in self.chain, "what was followed is stored"
         self._report(PathDisabled(why=self.degraded))
-
-
-def refused(refusal: InvalidPayload, latest_valid_hash: bytes) -> Judged:
-    """Return INVALID."""
-    return Judged(
-        verdict=Verdict.INVALID,
-        refusal=refusal,
-        latest_valid_hash=latest_valid_hash,
-        detail=str(refusal),
-    )
 
 
 def _checked_name(

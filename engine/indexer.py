@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 
 from engine.events import Notice, Report
-from engine.executor import FinalizedBlock
 from engine.store.errors import StoreFull
 from engine.store.store import Store
+from engine.verdicts import FinalizedBlock
 
 PENDING_MAX = 32
 """Finalized blocks that wait to be entered; later ones are left to `Store.unindexed`."""

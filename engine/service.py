@@ -19,7 +19,7 @@ from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
-from engine.executor import Executor, FinalizedBlock, Judged, refused
+from engine.executor import Executor
 from engine.genesis import params_hash, validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
@@ -28,6 +28,7 @@ from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
 from engine.submissions import QUEUE_RECORDS_MAX, Submissions
+from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.writer import Writer
 from engine_api import checks
@@ -41,6 +42,7 @@ from engine_api.types import (
     EngineApiError,
     ErrorCode,
     ForkchoiceAnswer,
+    ForkchoiceStatus,
     HealthAnswer,
     NewPayloadAnswer,
     PayloadAnswer,
@@ -53,6 +55,7 @@ from engine_api.types import (
     Versions,
 )
 from kernels.backend import Backend, open_backend
+from kernels.layout import U8
 
 T = TypeVar("T")
 JUDGE_ATTEMPTS = 2
@@ -105,6 +108,10 @@ class Service:
     def queued_count(self) -> int:
         """Submitted records that wait for a payload."""
         return len(self._submissions)
+
+    def mark_verified(self, hashes: U8) -> None:
+        """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
+        self._executor.marks.mark(hashes)
 
     def close(self) -> None:
         """Finish what runs, refuse what waits, end the threads."""
@@ -207,14 +214,27 @@ class Service:
         checks.check_forkchoice(head, safe, finalized)
         deadline.check("the head moved")
         names = (bytes(head), bytes(safe), bytes(finalized))
-        work = partial(self._executor.follow, *names, deadline)
+        work = partial(self._follow, *names, deadline)
         status, final = self._write("the head moved", work, deadline)
+        for block in final:
+            self._submissions.remove(block.hashes)
+        return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
+
+    def _follow(
+        self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
+    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
+        """Do what forkchoice asks, then keep house: on the writer's thread."""
+        status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
             self._indexer.add(final)
-            for block in final:
-                self._submissions.remove(block.hashes)
-            self._write("house-keeping", self._maintain, NEVER)
-        return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
+            if self._indexer.mutex.acquire(blocking=False):
+                try:
+                    self._store.maintain()
+                finally:
+                    self._indexer.mutex.release()
+            for text in self._store.take_notices():
+                self._report(Notice(text=text))
+        return status, final
 
     # NewPayload
 
@@ -364,12 +384,6 @@ class Service:
             ),
             versions=self._versions,
         )
-
-    def _maintain(self) -> None:
-        with self._indexer.mutex:
-            self._store.maintain()
-        for text in self._store.take_notices():
-            self._report(Notice(text=text))
 
     def _room_bytes(self) -> int:
         """Return how many bytes a bad block may take at present."""

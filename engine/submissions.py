@@ -8,11 +8,19 @@ order of arrival. Until there is a pool, this is all that a builder chooses from
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.columns import RESERVED, from_records, signed_messages, take
+from engine.columns import (
+    COLUMN_TABLE,
+    RESERVED,
+    column_shape,
+    from_records,
+    signed_messages,
+    take,
+)
 from engine.constants import TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
 from engine.verified import VerifiedMarks
 from engine.writer import POLL_MS, seconds
@@ -53,7 +61,8 @@ class Submissions:
         self._marks = marks
         self._clock_ns = clock_ns
         self._condition = threading.Condition()
-        self._records: U8 = np.zeros((records_max, TRANSACTION_BYTES), np.uint8)
+        self._records_max = records_max
+        self._columns = _room(records_max)
         self._hashes: U8 = np.zeros((records_max, 32), np.uint8)
         self._passed_over: U8 = np.zeros(records_max, np.uint8)
         self._count = 0
@@ -69,7 +78,7 @@ class Submissions:
         results = np.full(len(records), SubmitResult.REFUSED, np.uint8)
         rows = np.flatnonzero(self._is_of_this_chain(records))
         with self._condition:
-            room = len(self._records) - self._count
+            room = self._records_max - self._count
         results[rows[room:]] = SubmitResult.QUEUE_FULL
         rows = rows[:room]
         if not len(rows):
@@ -77,13 +86,17 @@ class Submissions:
         columns = from_records(records[rows])
         hashes = self._backend().hash_transactions(columns)
         is_good = self._verify(columns, hashes) & ~self._is_quarantined(hashes)
+        columns = take(columns, np.flatnonzero(is_good))
         rows, hashes = rows[is_good], hashes[is_good]
         with self._condition:
-            room = len(self._records) - self._count
+            room = self._records_max - self._count
             results[rows[room:]] = SubmitResult.QUEUE_FULL
             rows, hashes = rows[:room], hashes[:room]
+            columns = Columns._make(column[:room] for column in columns)
             start, end = self._count, self._count + len(rows)
-            self._records[start:end] = records[rows]
+            arrays: tuple[NDArray[Any], ...] = self._columns
+            for array, column in zip(arrays, columns, strict=True):
+                array[start:end] = column
             self._hashes[start:end] = hashes
             self._passed_over[start:end] = 0
             self._count = end
@@ -102,10 +115,17 @@ class Submissions:
                 self._condition.wait(seconds(min(POLL_MS, left_ns // NS_PER_MS + 1)))
 
     def peek(self, count: int) -> tuple[Columns, U8]:
-        """Return up to `count` of the oldest records as columns, and their hashes (n, 32)."""
+        """Return up to `count` of the oldest records as columns, and their hashes (n, 32).
+
+        These are views: what is queued later stands behind them, and what leaves the queue leaves
+        them as they are.
+        """
         with self._condition:
             end = min(count, self._count)
-            return from_records(self._records[:end]), self._hashes[:end].copy()
+            views: list[Any] = [array[:end] for array in (*self._columns, self._hashes)]
+        for view in views:
+            view.flags.writeable = False
+        return Columns._make(views[:-1]), views[-1]
 
     def pass_over(self, hashes: U8, is_useless: NDArray[np.bool_]) -> None:
         """Count a build that found records of no use; drop those that it happened to too often.
@@ -122,13 +142,7 @@ class Submissions:
         """Drop the records with these hashes, (n, 32): they are final, or refused for good."""
         with self._condition:
             if self._count and len(hashes):
-                here = self._hashes[: self._count]
-                # Eight bytes tell hashes apart well enough to find candidates.
-                rows = np.flatnonzero(np.isin(_prefixes(here), _prefixes(hashes)))
-                gone = {item.tobytes() for item in hashes} if len(rows) else set()
-                is_kept = np.ones(self._count, np.bool_)
-                is_kept[[row for row in rows if here[row].tobytes() in gone]] = False
-                self._keep(is_kept)
+                self._keep(~_is_among(self._hashes[: self._count], hashes))
 
     def quarantine(self, transaction_hash: bytes) -> None:
         """Refuse a transaction from now on: the serial arm found that it may not be included."""
@@ -167,13 +181,39 @@ class Submissions:
             return np.array([item.tobytes() in self._quarantine for item in hashes], np.bool_)
 
     def _keep(self, is_kept: NDArray[np.bool_]) -> None:
-        """Close the gaps that dropped records leave. Called under the lock."""
+        """Close the gaps that dropped records leave, in new arrays. Called under the lock."""
         if not is_kept.all():
             rows = np.flatnonzero(is_kept)
-            for array in (self._records, self._hashes, self._passed_over):
-                array[: len(rows)] = array[rows]
+            self._columns = Columns._make(self._moved(array, rows) for array in self._columns)
+            self._hashes = self._moved(self._hashes, rows)
+            self._passed_over = self._moved(self._passed_over, rows)
             self._count = len(rows)
 
+    def _moved(self, array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return an array as large as the queue that begins with these rows of another."""
+        new = np.zeros((self._records_max, *array.shape[1:]), array.dtype)
+        np.take(array, rows, axis=0, out=new[: len(rows)])
+        return new
 
-def _prefixes(hashes: U8) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1)
+
+def _room(count: int) -> Columns:
+    """Return writable columns with room for `count` records."""
+    return Columns._make(
+        np.zeros(column_shape(column, count), np.dtype(column.dtype)) for column in COLUMN_TABLE
+    )
+
+
+def _is_among(here: U8, wanted: U8) -> NDArray[np.bool_]:
+    """Say which of (n, 32) hashes are among (m >= 1, 32) others: (n,) bool."""
+    words = np.ascontiguousarray(wanted).view(np.uint64)
+    words = words[np.argsort(words[:, 0])]
+    mine = np.ascontiguousarray(here).view(np.uint64)
+    places = np.minimum(np.searchsorted(words[:, 0], mine[:, 0]), len(words) - 1)
+    is_found = (words[places] == mine).all(axis=1)
+    # Two hashes may begin alike by design; then the first place alone says nothing.
+    is_open = ~is_found & (words[places, 0] == mine[:, 0])
+    if is_open.any():
+        every = {item.tobytes() for item in wanted}
+        for row in np.flatnonzero(is_open):
+            is_found[row] = here[row].tobytes() in every
+    return np.asarray(is_found, np.bool_)

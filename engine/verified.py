@@ -16,7 +16,7 @@ from kernels.host_accounts import key_words, read_only
 from kernels.layout import U8, U64
 from kernels.memory import zeros
 
-MARKS_MAX = 2**20
+MARKS_MAX = 2**21
 """Marks that are kept unless the opener says otherwise: 40 bytes each."""
 SECRET_BYTES = 64
 

@@ -11,7 +11,9 @@ a table holds only half of the multiples. Digit 0 is a row of its own, the neutr
 no branches on data.
 
 What does not fill a group repeats its last row. Rows that are refused early are computed like
-the others, with the neutral point for a key that is none: the mask decides at the end.
+the others, with the neutral point for a key that is none and 0 for an S that is too large: the
+mask decides at the end. So everything computed is a point of the curve, whose Z is never 0; one Z
+that were would spoil the shared inversion for its lane in the whole chunk.
 
 Read `ed25519` for arrays, tables and scratch. Spec: spec/signatures.md#verdict
 """
@@ -123,15 +125,19 @@ def _read(group: Any, scratch: Any, sources: Any, length: Any, stride: Any, rows
 
 @leaf
 def _check(group: Any) -> None:
-    """Write the mask of what the bytes alone say: S < L, no small order, y of A < p."""
+    """Write the mask of what the bytes alone say: S < L, no small order, y of A < p.
+
+    An S that is too large becomes 0: its windows would name rows behind the table.
+    """
     low = lanes_or(
         scalar25519.is_small_order(group + np.uint64(_R)),
         scalar25519.is_small_order(group + np.uint64(_A)),
     )
-    ranges = lanes_and(
-        scalar25519.is_scalar(group + np.uint64(_S)),
-        scalar25519.is_field_element(group + np.uint64(_A)),
-    )
+    is_scalar = scalar25519.is_scalar(group + np.uint64(_S))
+    for i in range(scalar25519.WORDS):
+        word = group + np.uint64(_S + VECTOR_BYTES * i)
+        lanes_store(word, lanes_and(lanes_load(word), is_scalar))
+    ranges = lanes_and(is_scalar, scalar25519.is_field_element(group + np.uint64(_A)))
     lanes_store(group + np.uint64(_MASK), lanes_and(ranges, lanes_is_zero(low)))
 
 

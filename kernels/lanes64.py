@@ -33,14 +33,13 @@ class LanesType(types.Type):  # type: ignore[misc]
     """The type of eight uint64 in one register."""
 
 
-_make_type: Any = LanesType
-LANES: Final = _make_type("Lanes")
+LANES: Final = LanesType("Lanes")
 
 
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, VECTOR)
+        models.PrimitiveModel.__init__(self, manager, kind, VECTOR)
 
 
 def splat(value: int) -> Any:

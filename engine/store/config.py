@@ -16,7 +16,7 @@ class StoreConfig:
 
     keep_blocks: int | None = None
     """finalized blocks whose payloads and receipts are kept; None keeps all"""
-    snapshot_every: int = 1_024
+    snapshot_every: int = 512
     """heights from one snapshot to the next"""
     max_disk_bytes: int | None = None
     """of the whole home; None leaves it to the file system"""

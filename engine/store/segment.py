@@ -3,7 +3,8 @@
 A log is a row of files of bounded size. Records are written at its end and made durable by `sync`;
 how far they are durable stands in the rows (`rows.py`), so whatever lies beyond may be torn and is
 cut. Every byte of a record is under a checksum that is compared whenever the record is read.
-One thread appends; any thread reads. Spec: spec/storage.md#segments.
+Files are not allocated ahead: it made large syncs no
+faster and small ones slower. One thread appends; any thread reads. Spec: spec/storage.md#segments.
 """
 
 import os

@@ -212,7 +212,7 @@ class Store:
                 self._cut(self._history, begin)
                 raise
             except BaseException as error:
-                self._failed = error
+                self._fail(error)
                 raise
             with self._rows.read() as reader:
                 self._known = {item.block_hash: item.height for item in reader.unfinalized()}
@@ -402,7 +402,7 @@ class Store:
             self._cut(self._blocks, begin)
             raise
         except BaseException as error:
-            self._failed = error
+            self._fail(error)
             raise
         finally:
             with self._mutex:
@@ -450,15 +450,19 @@ class Store:
         try:
             log.sync()
         except OSError as error:
-            self._failed = error
-            raise store_failed(self.home, error) from error
+            self._fail(error)
 
     def _cut(self, log: SegmentLog, end: Position) -> None:
         """Take back what was appended but not committed."""
         try:
             log.cut(end)
         except OSError as error:
-            self._failed = error
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Take no further writes; an error of the disk is raised as StoreError."""
+        self._failed = self._failed or error
+        if isinstance(error, OSError):
             raise store_failed(self.home, error) from error
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import lanes
 from engine.codec import encode_payload
 from engine.columns import empty, from_records
 from engine.lanes import pack
@@ -52,3 +53,20 @@ def test_nothing_packs_to_no_lanes() -> None:
     packed, offsets = pack(empty())
     assert len(packed.kind) == 0
     assert offsets.tolist() == [0]
+
+
+def test_keys_made_to_collide_are_told_apart() -> None:
+    """Keys whose mixed sums are equal on purpose have different labels all the same."""
+    words = np.zeros((6, 4), np.uint64)
+    row = np.arange(6, dtype=np.uint64)
+    # Adding k * s1 to the first word and taking k * s0 from the second leaves the sum.
+    words[:, 0] = row * lanes._SPREAD[1]
+    words[:, 1] = np.zeros(6, np.uint64) - row * lanes._SPREAD[0]
+    keys = words.view(np.uint8)
+    mixed = (words * lanes._SPREAD).sum(axis=1, dtype=np.uint64)
+    assert len(np.unique(mixed)) == 1
+    order = [0, 1, 0, 5, 1, 2, 0]
+    labels = lanes.key_labels(np.ascontiguousarray(keys[order]))
+    assert len(np.unique(labels)) == 4
+    for first, second in itertools.combinations(range(len(order)), 2):
+        assert (labels[first] == labels[second]) == (order[first] == order[second])

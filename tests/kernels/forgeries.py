@@ -21,7 +21,9 @@ Case = tuple[bytes, bytes, bytes]
 
 S_EDGES = (
     0, 1, oracle.ED_L - 1, oracle.ED_L, oracle.ED_L + 1, 2**252, 2**253, 2**255 - 1, 2**256 - 1,
+    2**255 + 2**251, 2**255 + 2**254,
 )  # fmt: skip
+"""Bounds, and values whose highest window of 8 bits is beyond the table of the base point."""
 
 
 def torsion_points() -> list[Any]:

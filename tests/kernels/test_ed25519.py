@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import spec.oracle
-from kernels import signatures
-from kernels.ed25519_lanes import GROUPS_MAX
+from kernels import ed25519, signatures
+from kernels.curve25519 import AFFINE_ROW_BYTES
+from kernels.ed25519_lanes import BASE_ENTRIES, GROUPS_MAX
 from kernels.host import HostBackend
 from kernels.jit import has_ifma
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8
+from kernels.memory import zeros
 from tests.kernels.forgeries import (
     S_EDGES,
     Case,
@@ -131,6 +133,37 @@ def test_s_at_its_edges(verifier: Any, seed: int) -> None:
     tried = [s, *S_EDGES, s + oracle.ED_L, s ^ 1]
     cases = [(keys, signed[:32] + oracle.uint(value, 32), messages) for value in tried]
     assert check(verifier, cases) == [True] + [False] * (len(tried) - 1)
+
+
+def test_refused_rows_spoil_no_others(
+    verifier: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that are refused early share lanes, groups and inversions with valid ones.
+
+    Behind the table of the base point stand zeros here: a row read from there would be no point,
+    its Z zero, and with it the inverse of every Z of its lane.
+    """
+    tables = ed25519.tables()
+    longer = zeros(len(tables) + (256 - BASE_ENTRIES) * AFFINE_ROW_BYTES // 8, np.uint64)
+    longer[: len(tables)] = tables
+    monkeypatch.setattr(ed25519, "tables", lambda: longer)
+    rng = random.Random(seed)
+    valid = signed_rows(np.random.default_rng(seed), 8, 32)
+    odd = [*list(odd_encodings(rng))[::7], *mixed_torsion(rng, 1)]
+    good = [tuple(column[i].tobytes() for column in valid) for i in range(8)]
+    odd += [
+        (key, signed[:32] + oracle.uint(s, 32), message)
+        for key, signed, message in good
+        for s in S_EDGES
+    ]
+    odd += [(key[:31] + b"\xff", signed, message) for key, signed, message in good]
+    cases: list[Any] = []
+    for start in range(0, len(odd), WIDTH):
+        cases += odd[start : start + WIDTH] + good
+    rows = as_rows(cases)
+    verdicts = verifier(*rows).tolist()
+    assert verdicts == libsodium(rows)
+    assert sum(verdicts) >= len(cases) // 2 - WIDTH
 
 
 @pytest.mark.parametrize("lengths", [(0, 1, 47, 48, 63, 64, 65, 127, 128, 160, 176, 192, 1024)])

@@ -117,3 +117,10 @@ def test_every_durable_point(
             for made in following:
                 store_block(opened, made)
                 assert payload_of(opened, made.block_hash) == made.payload
+            known = [item.block_hash for item in opened.unfinalized()]
+        # The logs are whole without the rows: nothing torn was left between records.
+        shutil.rmtree(crash.home / "rows")
+        (crash.home / "rows").mkdir()
+        with Store.open(crash.home, SMALL) as opened:
+            assert opened.finalized.height == height
+            assert [item.block_hash for item in opened.unfinalized()] == known

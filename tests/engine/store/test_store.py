@@ -1,13 +1,17 @@
 """The store as its owner uses it: append, finalize, read, restart."""
 
+import errno
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.store.config import StoreConfig
-from engine.store.errors import StoreError, StoreFull
-from engine.store.store import Store
+from engine.store.errors import StoreError, StoreFull, full
+from engine.store.segment import SegmentLog
+from engine.store.store import APPENDS_MAX, Store
 from kernels.backend import Backend
 from tests.engine.store.chains import (
     SMALL,
@@ -170,3 +174,88 @@ def test_old_blocks_are_pruned(tmp_path: Path, backend: Backend, rng: np.random.
         store.close()
         store = Store.open(home, config)
     store.close()
+
+
+def test_appends_run_beside_their_caller(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ticket is over when the block is durable, not before; so many may wait and no more."""
+    maker = Maker(chain_genesis(), backend)
+    release = threading.Event()
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        sync = SegmentLog.sync
+
+        def slow(log: SegmentLog) -> None:
+            release.wait()
+            sync(log)
+
+        monkeypatch.setattr(SegmentLog, "sync", slow)
+        blocks = [maker.block(rng, 3) for _ in range(APPENDS_MAX + 1)]
+        tickets = []
+        for made in blocks[:-1]:
+            tickets.append(store.begin_append(made.block_hash, made.header, made.payload))
+        again = store.begin_append(blocks[0].block_hash, blocks[0].header, blocks[0].payload)
+        assert again is tickets[0]
+        with pytest.raises(StoreFull):
+            store.begin_append(blocks[-1].block_hash, blocks[-1].header, blocks[-1].payload)
+        assert not any(ticket.is_over for ticket in tickets)
+        assert store.unfinalized() == []
+        release.set()
+        store.finalize([made.final for made in blocks[:-1]])
+        assert all(ticket.is_over for ticket in tickets)
+        store_block(store, blocks[-1])
+        assert store.verify() == 2 * APPENDS_MAX + 1
+
+
+def test_a_disk_that_fails(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failed sync nothing is written any more; what was answered for is there again."""
+    maker = Maker(chain_genesis(), backend)
+    store = new_store(tmp_path / "home", maker.genesis)
+    first, second, third = (maker.block(rng) for _ in range(3))
+    store_block(store, first)
+    store_block(store, second)
+    store.finalize([first.final])
+
+    def broken(_: SegmentLog) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(SegmentLog, "sync", broken)
+    with pytest.raises(StoreError, match=r"store\.failed"):
+        store_block(store, third)
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=r"store\.failed"):
+        store_block(store, third)
+    with pytest.raises(StoreError, match=r"store\.failed"):
+        store.finalize([second.final])
+    assert payload_of(store, second.block_hash) == second.payload
+    store.close()
+    with Store.open(tmp_path / "home", SMALL) as opened:
+        assert opened.finalized.block_hash == first.block_hash
+        assert payload_of(opened, second.block_hash) == second.payload
+        store_block(opened, third)
+        opened.finalize([second.final, third.final])
+
+
+def test_a_finalization_without_room_for_rows(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalization whose rows find no room is taken back whole, and can be asked for again."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        made = maker.block(rng)
+        store_block(store, made)
+        before = store.disk_use().history
+
+        def no_room() -> None:
+            raise full(tmp_path, "no room")
+
+        monkeypatch.setattr(store._rows, "write", no_room)
+        with pytest.raises(StoreFull):
+            store.finalize([made.final])
+        monkeypatch.undo()
+        assert store.disk_use().history == before
+        assert store.finalized.height == 0
+        store.finalize([made.final])
+        assert store.verify() == 2

@@ -1,0 +1,263 @@
+"""What the contract's suite does not ask: deadlines, own builds, full disks, ends."""
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from engine.events import BlockExecuted, Stopped
+from engine.store.config import StoreConfig
+from engine_api.protocol import NEVER, Deadline
+from engine_api.types import (
+    Attributes,
+    EngineApiError,
+    ErrorCode,
+    ForkchoiceStatus,
+    Limits,
+    NewPayloadAnswer,
+    PayloadRequest,
+    SubmitResult,
+    Verdict,
+)
+from spec import oracle
+from tests.engine.homes import FEE_RECIPIENT, Home
+from tests.engine_api.toy import Block
+
+WAIT_S = 30
+MAX_DISK_BYTES = 600_000
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """Return a fresh home."""
+    made = Home(tmp_path / "home")
+    yield made
+    made.close()
+
+
+def request(home: Home, wait_ms: int = 0) -> PayloadRequest:
+    """Return a request on genesis."""
+    return PayloadRequest(
+        parent_hash=home.maker.hash,
+        height=1,
+        limits=Limits(bytes=2**20, transactions=100, objects=100),
+        attributes=Attributes(timestamp_ms=1_500, fee_recipient=FEE_RECIPIENT),
+        wait_ms=wait_ms,
+    )
+
+
+def answer_or_error(
+    home: Home, block: Block, deadline: Deadline = NEVER
+) -> NewPayloadAnswer | EngineApiError:
+    """Send a block and return whatever comes back."""
+    try:
+        return home.service.new_payload(block.header, block.payload, deadline)
+    except EngineApiError as error:
+        return error
+
+
+class StopsAfter:
+    """Is cancelled from the n-th time on that it is asked."""
+
+    def __init__(self, count: int) -> None:
+        """Let `count` questions pass."""
+        self.count = count
+
+    def __call__(self) -> bool:
+        """Count a question."""
+        self.count -= 1
+        return self.count < 0
+
+
+def test_a_running_call_stops_between_stages(home: Home) -> None:
+    """Wherever the caller gives up, nothing has changed, and the same call again is VALID."""
+    block = home.maker.block(None, 1)
+    before = home.service.get_status()
+    stopped_at: set[str] = set()
+    for questions in range(100):
+        deadline = Deadline(is_cancelled=StopsAfter(questions))
+        found = answer_or_error(home, block, deadline)
+        if isinstance(found, NewPayloadAnswer):
+            assert found.verdict is Verdict.VALID
+            break
+        assert found.code is ErrorCode.DEADLINE_EXCEEDED
+        assert home.service.get_status() == before
+        stopped_at.add(found.sentence)
+    else:
+        raise AssertionError("the call never ended")
+    for stage in ("decode", "lookup", "execute", "hash", "verify", "settle"):
+        assert any(f"the stage {stage};" in sentence for sentence in stopped_at)
+    assert home.service.new_payload(block.header, None).verdict is Verdict.VALID
+    child = home.maker.block(block, 1)
+    assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
+
+
+def test_an_own_build_is_executed_once(home: Home) -> None:
+    """NewPayload of an own build takes its results; its transactions leave the queue when final."""
+    records = [home.maker.transaction(n, 0, bytes([n]) * 32) for n in range(4)]
+    batch = b"".join(oracle.encode_transaction(item) for item in records)
+    assert home.service.submit(batch).results == bytes([SubmitResult.QUEUED]) * 4
+    built = home.service.get_payload(request(home)).built
+    assert built is not None
+    expected = home.maker.block_of(None, records, 1_500)
+    assert bytes(built.payload) == expected.payload
+    assert home.service.new_payload(expected.header, None).verdict is Verdict.VALID
+    event = next(event for event in home.events if isinstance(event, BlockExecuted))
+    assert event.is_own
+    assert "execute" not in event.stage_ns
+    assert home.service.queued_count == 4
+    home.service.forkchoice_updated(expected.hash, expected.hash, expected.hash)
+    assert home.service.queued_count == 0
+    home.restart()
+    assert home.service.get_status().finalized.hash == expected.hash
+    child = home.maker.block(expected, 1)
+    assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
+
+
+def test_another_time_or_recipient_is_another_build(home: Home) -> None:
+    """A header that differs in what a build is recognised by is executed like any other."""
+    batch = oracle.encode_transaction(home.maker.transaction(0, 0, b"\x01" * 32))
+    home.service.submit(batch)
+    built = home.service.get_payload(request(home)).built
+    assert built is not None
+    other = home.maker.block_of(None, [home.maker.transaction(0, 0, b"\x01" * 32)], 1_600)
+    assert home.service.new_payload(other.header, None).verdict is Verdict.VALID
+    event = next(event for event in home.events if isinstance(event, BlockExecuted))
+    assert not event.is_own
+
+
+def test_get_payload_returns_as_soon_as_there_is_work(home: Home) -> None:
+    """A request that may wait long ends when something is submitted."""
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(home.service.get_payload, request(home, wait_ms=60_000))
+        batch = oracle.encode_transaction(home.maker.transaction(0, 0, b"\x01" * 32))
+        home.service.submit(batch)
+        built = call.result(WAIT_S).built
+    assert built is not None
+    assert built.transaction_count == 1
+
+
+def test_signatures_are_verified_once(home: Home) -> None:
+    """What was verified at admission is not verified again in a block."""
+    block = home.maker.block(None, 1, 5)
+    lanes = oracle.decode_payload(bytes(block.payload), home.maker.ledger.limits)
+    records = b"".join(oracle.encode_transaction(item) for lane in lanes for item in lane)
+    home.service.submit(records)
+    backend = home.service._executor.chain.state.backend
+    asked: list[int] = []
+    real = backend.verify_signatures
+
+    def counting(keys: object, *rest: object) -> object:
+        asked.append(len(keys))  # type: ignore[arg-type]  # an array
+        return real(keys, *rest)  # type: ignore[arg-type]  # handed through
+
+    backend.verify_signatures = counting  # type: ignore[method-assign,assignment]  # to count
+    assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    assert asked == []
+    child = home.maker.block(block, 1, 5)
+    assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
+    assert asked == [5]
+
+
+def test_a_full_disk_is_an_error_and_room_heals_it(tmp_path: Path) -> None:
+    """RESOURCE_EXHAUSTED before anything is written; never INVALID; the service goes on."""
+    home = Home(
+        tmp_path / "home", config=StoreConfig(free_bytes_min=0, max_disk_bytes=MAX_DISK_BYTES)
+    )
+    parent: Block | None = None
+    accepted: list[Block] = []
+    for _ in range(8):
+        block = home.maker.block(parent, 1, 500)
+        found = answer_or_error(home, block)
+        if isinstance(found, EngineApiError):
+            assert found.code is ErrorCode.RESOURCE_EXHAUSTED
+            break
+        assert home.store.disk_use().total < MAX_DISK_BYTES
+        assert found.verdict is Verdict.VALID
+        accepted.append(block)
+        parent = block
+    else:
+        raise AssertionError("the disk never filled")
+    assert accepted
+    assert home.service.failure == home.service.degraded == ""
+    assert len(home.service.get_status().unfinalized) == len(accepted)
+    status = home.service.forkchoice_updated(
+        accepted[-1].hash, accepted[-1].hash, accepted[-1].hash
+    ).status
+    assert status is ForkchoiceStatus.OK
+    home.close()
+
+
+def test_a_disk_that_fails_stops_the_service(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failed sync nobody knows what is kept: INTERNAL, health says so, for good."""
+    block = home.maker.block(None, 1)
+
+    def fail(_: int) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        for _ in range(2):
+            with pytest.raises(EngineApiError) as caught:
+                home.service.new_payload(block.header, block.payload)
+            assert caught.value.code is ErrorCode.INTERNAL
+    assert home.service.failed.is_set()
+    assert home.service.health().not_serving == home.service.failure != ""
+    assert sum(isinstance(event, Stopped) for event in home.events) == 1
+    with pytest.raises(EngineApiError):
+        home.service.submit(bytes(192))
+    home.restart()
+    assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+
+
+def test_indexes_follow_finalization(home: Home) -> None:
+    """Finalized transactions are found by hash and in their accounts' histories."""
+    parent: Block | None = None
+    blocks: list[Block] = []
+    for _ in range(5):
+        parent = home.maker.block(parent, 1, 4)
+        home.service.new_payload(parent.header, parent.payload)
+        blocks.append(parent)
+        home.service.forkchoice_updated(parent.hash, parent.hash, parent.hash)
+    home.service.wait_indexed()
+    for block in blocks:
+        lanes = oracle.decode_payload(bytes(block.payload), home.maker.ledger.limits)
+        for index, item in enumerate(item for lane in lanes for item in lane):
+            place = home.store.find_transaction(oracle.transaction_hash(item))
+            assert place is not None
+            assert tuple(place) == (block.height, index)
+    assert home.store.unindexed() == []
+
+
+def test_calls_from_many_threads(home: Home) -> None:
+    """The same and other blocks from many threads at once: each is VALID, each stands once."""
+    blocks = [home.maker.block(None, salt) for salt in range(1, 9)]
+    barrier = threading.Barrier(16)
+
+    def send(index: int) -> Verdict:
+        barrier.wait(WAIT_S)
+        block = blocks[index % 8]
+        verdict = home.service.new_payload(block.header, block.payload).verdict
+        home.service.get_status()
+        home.service.health()
+        return verdict
+
+    with ThreadPoolExecutor(16) as threads:
+        verdicts = list(threads.map(send, range(16)))
+    assert verdicts == [Verdict.VALID] * 16
+    assert len(home.service.get_status().unfinalized) == 8
+
+
+def test_closing_refuses_what_comes_later(tmp_path: Path) -> None:
+    """A call to a closed service is UNAVAILABLE."""
+    home = Home(tmp_path / "home")
+    block = home.maker.block(None, 1)
+    home.close()
+    with pytest.raises(EngineApiError) as caught:
+        home.service.new_payload(block.header, block.payload)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
