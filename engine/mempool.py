@@ -48,7 +48,7 @@ from engine.pool_rules import (
     status_of_leaving,
 )
 from engine.transition import LedgerRules
-from kernels import pending
+from kernels import accounts, pending
 from kernels.host_accounts import key_words, read_only
 from kernels.layout import NO_SLOT, U8, U32, U64
 from kernels.pending import Pending
@@ -205,6 +205,26 @@ class Mempool:
                 del self._quarantine[next(iter(self._quarantine))]
             rows = self.find(np.frombuffer(transaction_hash, np.uint8).reshape(1, 32))
             self._drop(rows, PoolReason.QUARANTINED, now_ms)
+
+    def sender_keys(self) -> U8:
+        """Return the keys of all senders, (n, 32) uint8, a copy."""
+        with self.lock:
+            senders = self.rows.senders[: int(self.rows.counts[pending.SENDERS])]
+            here = senders[senders[:, pending.LENGTH] != 0, :4]
+            return np.ascontiguousarray(here).view(np.uint8)
+
+    def next_nonce_of(self, key: bytes) -> int | None:
+        """Return the first nonce of a sender that is missing; None if nothing of it waits."""
+        words = key_words(np.frombuffer(key, np.uint8).reshape(1, 32))
+        with self.lock:
+            found = np.empty(1, np.uint32)
+            rows = self.rows
+            nowhere = read_only(np.empty(0, np.int32))
+            accounts.lookup_each(
+                rows.by_key, rows.senders, rows.secret, words, nowhere, found, 0, 1
+            )
+            sender = int(found[0])
+            return None if sender == NO_SLOT else int(rows.senders[sender, pending.END])
 
     def drop(self, rows: U32, reason: PoolReason, *, now_ms: int) -> None:
         """Let rows go; what needed their nonces is parked."""

@@ -17,6 +17,7 @@ from engine.constants import (
     TRANSACTION_VERSION,
     TRANSFER,
 )
+from engine.lanes import I64
 from engine.mempool import Mempool
 from engine.pool_rules import BATCH_MAX, Checked, PoolReason
 from engine.verified import VerifiedMarks
@@ -91,7 +92,7 @@ class Admission:
         codes[is_other] = PoolReason.MALFORMED
         return codes
 
-    def _verify(self, records: U8, senders: U8, hashes: U8, rows: U64, codes: U8) -> None:
+    def _verify(self, records: U8, senders: U8, hashes: U8, rows: I64, codes: U8) -> None:
         """Verify the signatures of rows, mark the valid ones, note the others."""
         if len(rows) == len(records):
             chosen = records

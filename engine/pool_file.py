@@ -35,8 +35,8 @@ def write_pool(path: Path, genesis_hash: bytes, records: U8) -> None:
     check = blake3(head, key=_KEY)
     check.update(body)
     new = path.with_name(f"{path.name}.tmp")
+    new.touch(mode=0o600)
     with new.open("wb") as file:
-        os.chmod(file.fileno(), 0o600)
         for part in (head, body, check.digest()):
             file.write(part)
         file.flush()

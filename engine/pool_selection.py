@@ -12,12 +12,13 @@ import numpy as np
 
 from engine.codec import PayloadLimits, encode_payload
 from engine.columns import COLUMN_TABLE, from_records
+from engine.lanes import I64
 from engine.mempool import Mempool
 from engine.pool_accounts import read_accounts
 from engine.state import State
 from kernels import pending_order
 from kernels.host_accounts import read_only
-from kernels.layout import I32, NO_SLOT, U8, U64
+from kernels.layout import I32, NO_SLOT, U8
 from kernels.pending import AGE, RECORD_WORDS, ROWS
 
 BATCH_MIN = 1_024
@@ -56,7 +57,7 @@ def select(pool: Mempool, state: State, *, height: int, limits: PayloadLimits) -
             count = min(2 * count, pool.ready_count)
 
 
-def best_rows(pool: Mempool, count: int) -> U64:
+def best_rows(pool: Mempool, count: int) -> I64:
     """Return up to `count` rows that are not parked, best first, (n,) int64; chains settled."""
     rank, age = pool.rows.rank[: int(pool.rows.counts[ROWS])], pool.rows.links[:, AGE]
     rows = np.flatnonzero(rank >= _FIRST_RANK)
@@ -74,16 +75,14 @@ def best_rows(pool: Mempool, count: int) -> U64:
 
 
 def _judge(
-    pool: Mempool, state: State, rows: U64, height: int, limits: PayloadLimits
+    pool: Mempool, state: State, rows: I64, height: int, limits: PayloadLimits
 ) -> tuple[Selection, bool]:
     """Judge rows in their order; also say whether a limit was met."""
     count = len(rows)
     words = np.empty((count, RECORD_WORDS), np.uint64)
     pending_order.gather(pool.rows, rows, words, 0, count)
     lane_of, lane_senders = np.empty(count, np.int32), np.empty(count, np.int64)
-    lanes = int(
-        pending_order.find_lanes(pool.rows, rows, lane_of, lane_senders, pool.marks)
-    )
+    lanes = int(pending_order.find_lanes(pool.rows, rows, lane_of, lane_senders, pool.marks))
     keys = np.ascontiguousarray(pool.rows.senders[lane_senders[:lanes], :4]).view(np.uint8)
     read = read_accounts(state.accounts, keys)
     minimum = np.uint64(pool.rules.account_minimum)

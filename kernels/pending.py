@@ -435,9 +435,7 @@ def admit_one(
     else:
         sender = np.int64(found)
         left = can - (amount + fee)
-        code, is_done = admit_known(
-            p, sender, words, hashes, left, is_forced, pair, replaced, i
-        )
+        code, is_done = admit_known(p, sender, words, hashes, left, is_forced, pair, replaced, i)
         if is_done:
             return code
     link(p, sender, take_row(p, sender, words, hashes, i))
