@@ -149,7 +149,7 @@ class Client:
         status = self._status or self.status()
         if nonce is None or valid_until is None:
             account = self.account(encode_address(pair.public_key, status.address_prefix), "head")
-            nonce = int(account.nonce) if nonce is None else nonce
+            nonce = int(account.next_nonce or account.nonce) if nonce is None else nonce
             valid_until = valid_until or account.block.height + VALID_HEIGHTS
         transfer = Transfer(
             chain_id=status.chain_id,
@@ -180,7 +180,7 @@ class Client:
         return self._decode(data, answers.Accepted)
 
     def send_batch(self, records: bytes | memoryview) -> bytes:
-        """Hand signed records over; return a `SubmitResult` for each."""
+        """Hand signed records over; return a `PoolReason` for each."""
         return self._ask("POST", "/v1/transactions/batch", bytes(records), RECORDS)
 
     def wait(

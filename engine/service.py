@@ -20,24 +20,25 @@ from engine.chain import DepthExceeded
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
 from engine.executor import Executor
-from engine.genesis import params_hash, validator_set_id
+from engine.genesis import validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
+from engine.mempool import Listener, Mempool
+from engine.pool_keeper import SECRET_BYTES, PoolKeeper
+from engine.pool_rules import PoolAnswer, PoolLimits
 from engine.recovery import recover
 from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
-from engine.submissions import QUEUE_RECORDS_MAX, Submissions
 from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
-from engine.views import Views
+from engine.views import Views, status_answer
 from engine.writer import Writer
 from engine_api import checks
 from engine_api.protocol import NEVER, Deadline
 from engine_api.types import (
     API_VERSION,
     BOOT_ID_BYTES,
-    BlockId,
     Bodies,
     Body,
     EngineApiError,
@@ -70,7 +71,7 @@ class Service:
         self,
         store: Store,
         executor: Executor,
-        submissions: Submissions,
+        keeper: PoolKeeper,
         *,
         backends: Sequence[Backend],
         versions: Versions,
@@ -84,8 +85,8 @@ class Service:
         """why it has; the process must end then"""
         self._store = store
         self._executor = executor
-        self._submissions = submissions
-        self._builder = PayloadBuilder(executor, submissions)
+        self._keeper = keeper
+        self._builder = PayloadBuilder(executor, keeper)
         self._bad_blocks = BadBlocks(store.home, self._room_bytes)
         self._backends = backends
         self._versions = versions
@@ -109,19 +110,29 @@ class Service:
 
     @property
     def queued_count(self) -> int:
-        """Submitted records that wait for a payload."""
-        return len(self._submissions)
+        """Transactions that wait for a payload."""
+        return len(self._keeper)
+
+    @property
+    def pool(self) -> Mempool:
+        """What waits, and what became of the rest."""
+        return self._keeper.pool
 
     def mark_verified(self, hashes: U8) -> None:
         """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
         self._executor.marks.mark(hashes)
 
     def close(self) -> None:
-        """Finish what runs, refuse what waits, end the threads."""
+        """Finish what runs, refuse what waits, end the threads, keep the pool on disk."""
         self._writer.close()
         self._indexer.close()
+        self._keeper.save()
         for backend in self._backends:
             backend.close()
+
+    def load_pool(self) -> None:
+        """Take in what waited when the last process ended."""
+        self._keeper.load(self._admit)
 
     def wait_indexed(self) -> None:
         """Return when every finalized block is in the indexes."""
@@ -172,11 +183,23 @@ class Service:
     # Calls that change something
 
     def submit(self, batch: bytes | memoryview, deadline: Deadline = NEVER) -> SubmitAnswer:
-        """Verify and queue transactions; all of it on the caller's thread."""
+        """Verify transactions on the caller's thread and bring them into the pool."""
         checks.check_batch(batch)
         deadline.check("the batch was queued")
         self._check_serving()
-        return SubmitAnswer(boot_id=self.boot_id, results=self._submissions.submit(batch))
+        results = self._keeper.submit(batch, self._admit)
+        return SubmitAnswer(boot_id=self.boot_id, results=results)
+
+    def admit(self, batch: bytes | memoryview, deadline: Deadline = NEVER) -> U8:
+        """Do what `submit` does; return a PoolReason for each record, (n,) uint8."""
+        checks.check_batch(batch)
+        deadline.check("the batch was queued")
+        self._check_serving()
+        return self._keeper.admit(batch, self._admit)
+
+    def status_of(self, transaction_hash: bytes) -> PoolAnswer:
+        """Return what pool and chain know of a transaction; never waits for the writer."""
+        return self._reading(partial(self._keeper.status_of, transaction_hash))
 
     def get_payload(self, request: PayloadRequest, deadline: Deadline = NEVER) -> PayloadAnswer:
         """Build on a block, waiting for work as long as the request allows."""
@@ -187,7 +210,7 @@ class Service:
             return PayloadAnswer(boot_id=self.boot_id, built=None)
         left_ms = deadline.remaining_ms()
         wait_ms = request.wait_ms if left_ms is None else min(request.wait_ms, left_ms)
-        self._submissions.wait(wait_ms, deadline.cancelled)
+        self._keeper.wait(wait_ms, deadline.cancelled)
         built = self._write("building", partial(self._builder.build, request, deadline), deadline)
         return PayloadAnswer(boot_id=self.boot_id, built=built)
 
@@ -218,14 +241,12 @@ class Service:
         deadline.check("the head moved")
         names = (bytes(head), bytes(safe), bytes(finalized))
         work = partial(self._follow, *names, deadline)
-        status, final = self._write("the head moved", work, deadline)
-        for block in final:
-            self._submissions.remove(block.hashes)
+        status = self._write("the head moved", work, deadline)
         return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
 
     def _follow(
         self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
-    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
+    ) -> ForkchoiceStatus:
         """Do what forkchoice asks, then keep house: on the writer's thread."""
         status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
@@ -238,7 +259,11 @@ class Service:
                     self._indexer.mutex.release()
             for text in self._store.take_notices():
                 self._report(Notice(text=text))
-        return status, final
+        return status
+
+    def _admit(self, work: Callable[[], None]) -> None:
+        """Run what the pool wants of the writer; whoever waits for it also waits for others."""
+        self._write("transactions were admitted", work, NEVER)
 
     def ask(self, what: str, work: Callable[[Executor], T], deadline: Deadline = NEVER) -> T:
         """Look at the executor on the writer's thread, where nothing changes meanwhile.
@@ -251,10 +276,6 @@ class Service:
     def backend(self) -> Backend:
         """What hashes and verifies at present; for any thread."""
         return self._executor.chain.state.backend
-
-    def waits(self, transaction_hash: bytes) -> bool:
-        """Say whether a submitted transaction waits for a payload."""
-        return transaction_hash in self._submissions
 
     # NewPayload
 
@@ -392,20 +413,7 @@ class Service:
             raise self._stopped()
 
     def _make_status(self) -> StatusAnswer:
-        executor = self._executor
-        final, head = executor.chain.finalized, executor.chain.node(executor.head)
-        return StatusAnswer(
-            boot_id=self.boot_id,
-            genesis_hash=self._store.genesis_hash,
-            params_hash=params_hash(executor.genesis.parameters),
-            finalized=BlockId(height=final.height, hash=final.block_hash),
-            head=BlockId(height=head.height, hash=head.block_hash),
-            unfinalized=tuple(
-                BlockId(height=node.height, hash=node.block_hash)
-                for node in executor.chain.executed()
-            ),
-            versions=self._versions,
-        )
+        return status_answer(self._executor, self.boot_id, self._versions)
 
     def _room_bytes(self) -> int:
         """Return how many bytes a bad block may take at present."""
@@ -452,7 +460,8 @@ def open_service(
     backend: str | Backend = "auto",
     threads: int | None = None,
     report: Report = report_nothing,
-    queue_records_max: int = QUEUE_RECORDS_MAX,
+    pool_limits: PoolLimits | None = None,
+    pool_listener: Listener | None = None,
     verified_max: int = MARKS_MAX,
     software: str = "tos",
 ) -> Service:
@@ -470,19 +479,21 @@ def open_service(
     serial = first if first.name == "serial" else open_backend("serial")
     marks = VerifiedMarks(verified_max)
     executor = recover(store, first, serial=serial, marks=marks, report=report)
-    submissions = Submissions(
-        chain_id=executor.chain_id,
-        domain=executor.domain,
-        backend=lambda: executor.chain.state.backend,
-        marks=marks,
-        records_max=queue_records_max,
+    keeper = PoolKeeper(
+        executor,
+        secret=secrets.token_bytes(SECRET_BYTES),
+        report=report,
+        limits=pool_limits,
+        listener=pool_listener,
     )
     versions = Versions(api=API_VERSION, header=1, payload=1, state=1, software=software)
-    return Service(
+    service = Service(
         store,
         executor,
-        submissions,
+        keeper,
         backends=[first] if first is serial else [first, serial],
         versions=versions,
         report=report,
     )
+    service.load_pool()
+    return service

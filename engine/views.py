@@ -16,10 +16,12 @@ import numpy as np
 
 from engine.chain import Chain, Node
 from engine.executor import Executor
+from engine.genesis import params_hash
 from engine.state import State
 from engine.transition import Outcome
 from engine.types import AT, At
 from engine.verdicts import FinalizedBlock
+from engine_api.types import BlockId, StatusAnswer, Versions
 from kernels.layout import NO_SLOT, U8, Changes
 
 RECENT_BLOCKS_MAX = 40
@@ -229,3 +231,19 @@ def _created_slot(route: Route, key: bytes) -> int:
         if position is not None:
             return changes.count_before + position
     return NO_SLOT
+
+
+def status_answer(executor: Executor, boot_id: bytes, versions: Versions) -> StatusAnswer:
+    """Return the status of a service; for the writer's thread."""
+    final, head = executor.chain.finalized, executor.chain.node(executor.head)
+    return StatusAnswer(
+        boot_id=boot_id,
+        genesis_hash=executor.store.genesis_hash,
+        params_hash=params_hash(executor.genesis.parameters),
+        finalized=BlockId(height=final.height, hash=final.block_hash),
+        head=BlockId(height=head.height, hash=head.block_hash),
+        unfinalized=tuple(
+            BlockId(height=node.height, hash=node.block_hash) for node in executor.chain.executed()
+        ),
+        versions=versions,
+    )

@@ -66,7 +66,9 @@ class Account(Answer, frozen=True, kw_only=True):
     spendable: str
     """balance less the reserve"""
     nonce: str
-    """transactions of this account so far; that of its next one, if none is pending"""
+    """transactions of this account so far"""
+    next_nonce: str | None = None
+    """what to sign next, after the transactions that wait; at the head alone"""
     at: Literal["finalized", "safe", "head"]
     block: BlockName
     proof: dict[str, Any] | UnsetType = UNSET
@@ -106,7 +108,7 @@ class TransactionAnswer(Answer, frozen=True, kw_only=True):
     hash: str
     state: TransactionState
     reason: str
-    """why it is not included, where that is known; else empty"""
+    """why it is where it is: of the pool, or the receipt's status; empty if all is well"""
     transaction: Transaction | None
     receipt: Receipt | None
     proof: dict[str, Any] | UnsetType = UNSET

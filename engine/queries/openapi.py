@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from engine.pool_rules import PoolReason
 from engine.queries import answers
 from engine.queries.events import KINDS
 from engine.queries.reader import BEFORE_MAX, PAGE_DEFAULT, PAGE_MAX
@@ -153,9 +154,9 @@ def _post_one() -> dict[str, Any]:
 def _post_batch() -> dict[str, Any]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     meaning = (
-        "Records of 192 bytes come back as a byte each, in order: 1 queued, 2 no room (send it "
-        "again later), 3 refused (no block of this chain can carry it). A stream in Arrow's format "
-        "with the columns of a transaction comes back as one with a column `status`."
+        "Records of 192 bytes come back as a byte each, in order. A stream in Arrow's format with "
+        "the columns of a transaction comes back as one with a column `status`. The numbers: "
+        + ", ".join(f"{reason.value} {reason.name}" for reason in PoolReason)
     )
     return {
         "summary": "Send many signed transfers",

@@ -16,6 +16,7 @@ from engine.address import decode_address, encode_address
 from engine.constants import SIGNED_BYTES, TRANSACTION_BYTES
 from engine.errors import AddressError
 from engine.header import Header
+from engine.pool_rules import PoolStatus
 from engine.queries import answers
 from engine.queries.errors import QueryError, bad_address, bad_request, busy, not_found, pruned
 from engine.queries.proofs import account_proof, transaction_proof
@@ -42,6 +43,14 @@ BEFORE_MAX = 2**64 - 1
 SETTLE_PAUSE_MS = 1
 SETTLE_ATTEMPTS = 5_000
 
+POOL_STATES: dict[PoolStatus, answers.TransactionState] = {
+    PoolStatus.PENDING: "pending",
+    PoolStatus.REJECTED: "rejected",
+    PoolStatus.REPLACED: "replaced",
+    PoolStatus.DROPPED: "dropped",
+    PoolStatus.EXPIRED: "expired",
+}
+"""Of a transaction in no block; between two looks a block may have taken it: then it is unknown."""
 STATUS_NAMES: dict[int, Any] = {
     SUCCESS: "SUCCESS",
     INSUFFICIENT_BALANCE: "INSUFFICIENT_BALANCE",
@@ -102,13 +111,19 @@ class Queries:
         node = standing.blocks[at] if read is None else read.at
         balance = 0 if read is None else read.balance
         reserve = min(balance, self.genesis.account_minimum)
+        nonce = 0 if read is None else read.nonce
+        following = None
+        if at == "head":
+            waiting = self.service.pool.next_nonce_of(key)
+            following = str(nonce if waiting is None else max(nonce, waiting))
         return answers.Account(
             address=self.address_of(key),
             exists=read is not None,
             slot=None if read is None else read.slot,
             balance=str(balance),
             spendable=str(balance - reserve),
-            nonce=str(0 if read is None else read.nonce),
+            nonce=str(nonce),
+            next_nonce=following,
             at=at,
             block=answers.BlockName(height=node.height, hash=node.block_hash.hex()),
         )
@@ -181,18 +196,9 @@ class Queries:
         name = _hash_of(text)
         found = self._find(name)
         if found is None:
-            if not self.service.waits(name):
-                raise not_found(
-                    "transaction.unknown",
-                    "no final, followed or waiting transaction has this hash here",
-                    "compare the hash; if it is right, the transaction never came or was dropped: "
-                    "send it again",
-                )
             if is_proven:
                 raise _not_included()
-            return answers.TransactionAnswer(
-                hash=name.hex(), state="pending", reason="", transaction=None, receipt=None
-            )
+            return self._from_pool(name)
         block, position, is_final = found
         record = self._store.record(block.block_hash, position)
         if record is None:
@@ -258,6 +264,25 @@ class Queries:
         )
 
     # Below
+
+    def _from_pool(self, name: bytes) -> answers.TransactionAnswer:
+        """Return what the pool knows of a transaction that is in no block. Raises QueryError."""
+        found = self.service.pool.status_of(name)
+        state = POOL_STATES.get(found.status)
+        if state is None:
+            raise not_found(
+                "transaction.unknown",
+                "no final, followed or waiting transaction has this hash here; outcomes of others "
+                f"are known from {found.covered_from_ms} on (milliseconds since 1970)",
+                "compare the hash; if it is right, the transaction never came or is forgotten: "
+                "send it again",
+            )
+        reason = "" if state == "pending" else found.reason.name
+        if found.is_parked:
+            reason = "PARKED"
+        return answers.TransactionAnswer(
+            hash=name.hex(), state=state, reason=reason, transaction=None, receipt=None
+        )
 
     def _settled(self, read: Callable[[], T]) -> T:
         """Read from memory, waiting for the writer to be done. Raises QueryError."""

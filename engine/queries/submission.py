@@ -1,7 +1,7 @@
 """Transactions that come over HTTP: one as JSON, or a batch as records or as Arrow columns.
 
-A batch is answered with a column of one status per record, in order (`SubmitResult`). For a single
-one the node also says what is against it, as far as that can be seen at the head.
+A batch is answered with a column of one `PoolReason` per record, in order; a single one with a
+sentence where it is refused.
 """
 
 from typing import Annotated, Any
@@ -11,16 +11,17 @@ import pyarrow as pa
 from msgspec import Meta, Struct
 
 from engine.columns import COLUMN_TABLE, to_records
-from engine.constants import NONCE_MAX, TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
+from engine.constants import TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
 from engine.errors import RecordError
+from engine.pool_rules import BATCH_MAX, PoolReason
 from engine.queries import answers
-from engine.queries.errors import QueryError, busy, refused
+from engine.queries.errors import busy, refused
 from engine.queries.reader import Queries
 from engine.signing import transaction_hash
-from engine_api.types import SubmitResult
+from engine_api.types import SUBMIT_RECORDS_MAX
 from kernels.layout import Columns
 
-BATCH_RECORDS_MAX = 2**16
+BATCH_RECORDS_MAX = min(BATCH_MAX, SUBMIT_RECORDS_MAX)
 """Records of one batch."""
 BATCH_BYTES_MAX = BATCH_RECORDS_MAX * TRANSACTION_BYTES + 2**16
 """Of a body, with room for the schema of Arrow's format."""
@@ -29,6 +30,47 @@ ONE_BYTES_MAX = 2**14
 RECORDS = "application/octet-stream"
 ARROW = "application/vnd.apache.arrow.stream"
 
+_AGAIN = "ask for the account at head, and sign again with its next_nonce"
+SENTENCES: dict[PoolReason, tuple[str, str]] = {
+    PoolReason.EXPIRED: (
+        "valid_until is below the height of the next block",
+        "sign again with a later valid_until",
+    ),
+    PoolReason.FEE_BELOW_MINIMUM: (
+        "the fee is below the chain's minimum",
+        "sign again with a fee of at least fee_minimum, see /v1/status",
+    ),
+    PoolReason.SIGNATURE: (
+        "the signature is not that of the sender over these fields on this chain",
+        "sign again: the domain of this chain, then the first 128 bytes of the record",
+    ),
+    PoolReason.UNKNOWN_SENDER: (
+        "the sender has no account yet",
+        "wait until its first credit is in a block",
+    ),
+    PoolReason.RECIPIENT_BELOW_MINIMUM: (
+        "the recipient has no account, and the amount is less than a new one needs",
+        "send at least account_minimum, see /v1/status",
+    ),
+    PoolReason.NONCE_USED: ("the nonce is used already", _AGAIN),
+    PoolReason.NONCE_TOO_FAR: ("the nonce is too far ahead of the account's next one", _AGAIN),
+    PoolReason.INSUFFICIENT_BALANCE: (
+        "the sender cannot pay this beside what it has sent already",
+        "send less, or wait for credits to be in a block",
+    ),
+    PoolReason.TOO_MANY_PARKED: (
+        "too many transactions of the sender wait for an earlier nonce",
+        "send the missing nonce first",
+    ),
+    PoolReason.FEE_BUMP_TOO_LOW: (
+        "another transaction with this nonce waits",
+        "pay at least 110 % of its fee to replace it, or use the account's next_nonce",
+    ),
+    PoolReason.QUARANTINED: (
+        "an earlier block was refused because of this transaction",
+        "sign another one",
+    ),
+}
 U64 = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,19})$", max_length=20)]
 AddressText = Annotated[str, Meta(min_length=1, max_length=128)]
 
@@ -49,18 +91,12 @@ class NewTransaction(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def submit_one(queries: Queries, sent: NewTransaction) -> answers.Accepted:
     """Queue one transaction. Raises QueryError with what is against it."""
     record = record_of(queries, sent)
-    objection = _objection(queries, sent)
-    if objection is not None:
-        raise objection
-    result = _submit(queries, record)[0]
-    if result == SubmitResult.QUEUE_FULL:
-        raise busy("as many transactions wait as this node keeps")
-    if result == SubmitResult.REFUSED:
-        raise refused(
-            "transaction.signature",
-            "the signature is not that of the sender over these fields on this chain",
-            "sign again: the domain of this chain, then the first 128 bytes of the record",
-        )
+    reason = PoolReason(int(_submit(queries, record)[0]))
+    if reason is PoolReason.POOL_FULL:
+        raise busy("the pool is full, and others pay more")
+    if not reason.is_taken:
+        what, what_to_do = SENTENCES.get(reason, ("the pool refuses it", "look at the code"))
+        raise refused(f"transaction.{reason.name.lower()}", what, what_to_do)
     return answers.Accepted(hash=transaction_hash(record).hex(), state="pending")
 
 
@@ -131,8 +167,8 @@ def arrow_schema() -> pa.Schema:
 
 
 def _submit(queries: Queries, records: bytes) -> bytes:
-    """Return a SubmitResult for each record; none is no work."""
-    return queries.service.submit(records).results if records else b""
+    """Return a PoolReason for each record; none is no work."""
+    return queries.service.admit(records).tobytes() if records else b""
 
 
 def _check_count(count: int) -> None:
@@ -159,40 +195,3 @@ def _read_arrow(body: bytes) -> pa.Table:
             f"send one stream with the columns {', '.join(names)}, without nulls",
         ) from error
     return table
-
-
-def _objection(queries: Queries, sent: NewTransaction) -> QueryError | None:
-    """Return what stands against a transaction at the head, as far as one look can tell."""
-    genesis = queries.genesis
-    nonce, amount, fee = int(sent.nonce), int(sent.amount), int(sent.fee)
-    height = queries.service.views.standing.blocks["head"].height + 1
-    if int(sent.valid_until) < height:
-        return refused(
-            "transaction.expired",
-            f"it is valid until height {sent.valid_until}, and the next block is {height}",
-            "sign again with a later valid_until",
-        )
-    if fee < genesis.fee_minimum:
-        return refused(
-            "transaction.fee", f"the fee is below the minimum of {genesis.fee_minimum}", "pay more"
-        )
-    account = queries.settled_account(sent.sender, "head")
-    if not account.exists:
-        return refused(
-            "transaction.unknown_sender",
-            "the sender has no account yet",
-            "wait until its first credit is in a block",
-        )
-    if nonce < int(account.nonce) or nonce > NONCE_MAX:
-        return refused(
-            "transaction.nonce",
-            f"the nonce {nonce} is used already; the next one is {account.nonce}",
-            "ask for the account, and sign again with its nonce",
-        )
-    if amount + fee > int(account.spendable):
-        return refused(
-            "transaction.balance",
-            f"amount and fee are more than the {account.spendable} that the sender can spend",
-            "send less, or wait for credits to be in a block",
-        )
-    return None

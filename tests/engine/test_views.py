@@ -13,7 +13,9 @@ from engine.views import AccountRead, Changing, Views
 from tests.engine.homes import Home
 from tests.engine_api.toy import Block
 
-READ_ATTEMPTS = 100_000
+READ_ATTEMPTS = 60_000
+READ_PAUSE_S = 0.001
+PAUSE = threading.Event()
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def settled(views: Views, key: bytes, at: Any) -> AccountRead | None:
         try:
             return views.read(key, at)
         except Changing:
-            continue
+            PAUSE.wait(READ_PAUSE_S)
     raise AssertionError("the writer never rested")
 
 

@@ -10,12 +10,16 @@ import pyarrow as pa
 import pytest
 
 from engine.columns import COLUMN_TABLE, from_records
+from engine.pool_rules import PoolReason
 from engine.queries.submission import ARROW, ONE_BYTES_MAX, RECORDS, arrow_schema
 from spec import oracle, verify
 from tests.engine.homes import FEE_RECIPIENT, key_pair
 from tests.engine.queries.conftest import Node, transactions_of
 
 RULES = verify.load()
+BATCH_STATUSES = bytes(
+    [PoolReason.ACCEPTED, PoolReason.SIGNATURE, PoolReason.WRONG_CHAIN, PoolReason.ACCEPTED]
+)
 Address = Callable[[bytes], str]
 
 
@@ -151,7 +155,9 @@ def test_batches_of_records_and_of_columns(node: Node) -> None:
     answer = node.http.post(
         "/v1/transactions/batch", content=body, headers={"content-type": RECORDS}
     )
-    assert (answer.status_code, answer.content) == (200, bytes([1, 3, 3, 1]))
+    assert answer.status_code == 200
+    wrong = [PoolReason.SIGNATURE, PoolReason.WRONG_CHAIN]
+    assert list(answer.content) == [PoolReason.ACCEPTED, *wrong, PoolReason.ACCEPTED]
     rows = np.frombuffer(body, np.uint8).reshape(-1, 192)
     columns = from_records(rows)
     arrays = []
@@ -168,7 +174,8 @@ def test_batches_of_records_and_of_columns(node: Node) -> None:
         "/v1/transactions/batch", content=sink.getvalue(), headers={"content-type": ARROW}
     )
     with pa.ipc.open_stream(answer.content) as reader:
-        assert reader.read_all().column("status").to_pylist() == [1, 3, 3, 1]
+        statuses = reader.read_all().column("status").to_pylist()
+    assert statuses == [PoolReason.DUPLICATE, *wrong, PoolReason.DUPLICATE]
 
 
 @pytest.mark.parametrize(
@@ -176,11 +183,11 @@ def test_batches_of_records_and_of_columns(node: Node) -> None:
     [
         ({"signature": "00" * 64}, 409, "transaction.signature"),
         ({"nonce": "1"}, 409, "transaction.signature"),
-        ({"fee": "0"}, 409, "transaction.fee"),
+        ({"fee": "0"}, 409, "transaction.fee_below_minimum"),
         ({"valid_until": "0"}, 409, "transaction.expired"),
-        ({"amount": "1000000000"}, 409, "transaction.balance"),
+        ({"amount": "1000000000"}, 409, "transaction.signature"),
         ({"amount": "18446744073709551616"}, 409, "transaction.range"),
-        ({"sender": "0x" + "ab" * 32}, 409, "transaction.unknown_sender"),
+        ({"sender": "0x" + "ab" * 32}, 409, "transaction.signature"),
         ({"sender": "tos1x"}, 404, "address.length"),
         ({"amount": 5}, 400, "transaction.form"),
         ({"amount": "05"}, 400, "transaction.form"),
@@ -196,6 +203,34 @@ def test_a_transaction_that_cannot_be_taken_is_explained(
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.json()["what"]
     assert answer.json()["what_to_do"]
+
+
+def test_what_the_state_is_against_is_explained(node: Node, address: Address) -> None:
+    """Signed rightly, and refused by the pool: nonce, means, sender, recipient, replacement."""
+    maker, one = node.home.maker, key_pair(1)[0]
+    node.add(transactions=[maker.transaction(0, 0, one)])
+    refusals = [
+        (maker.transaction(0, 0, one), "transaction.nonce_used"),
+        (maker.transaction(1, 9_999, one), "transaction.nonce_too_far"),
+        (maker.transaction(1, 0, one, amount=2**40), "transaction.insufficient_balance"),
+        (maker.transaction(60, 0, one), "transaction.unknown_sender"),
+        (maker.transaction(1, 0, b"\xcd" * 32, amount=1), "transaction.recipient_below_minimum"),
+    ]
+    for transaction, code in refusals:
+        answer = node.http.post("/v1/transactions", json=fields_of(transaction, address))
+        assert (answer.status_code, answer.json()["code"]) == (409, code)
+    waiting = maker.transaction(2, 0, one)
+    assert node.http.post("/v1/transactions", json=fields_of(waiting, address)).is_success
+    other = fields_of(maker.transaction(2, 0, one, amount=11), address)
+    answer = node.http.post("/v1/transactions", json=other)
+    assert answer.json()["code"] == "transaction.fee_bump_too_low"
+    account = node.get(f"/v1/accounts/{address(key_pair(2)[0])}", at="head")
+    assert (account["nonce"], account["next_nonce"]) == ("0", "1")
+    name = oracle.transaction_hash(maker.transaction(0, 0, one, amount=12)).hex()
+    refused = fields_of(maker.transaction(0, 0, one, amount=12), address)
+    assert node.http.post("/v1/transactions", json=refused).status_code == 409
+    found = node.get(f"/v1/transactions/{name}")
+    assert (found["state"], found["reason"]) == ("rejected", "NONCE_USED")
 
 
 def test_bodies_are_bounded_and_typed(node: Node) -> None:
