@@ -29,7 +29,9 @@ from engine.writer import seconds
 from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
 
 CHAIN_ID = 31_337
-ACCOUNTS_MAX = 1_000
+ACCOUNTS_MAX = 10_000
+KEYS_SHOWN_MAX = 20
+"""Accounts whose keys are stored for a wallet, and printed."""
 BALANCE = 10**6 * 10**9
 """Of each account, in base units: a million whole ones."""
 ACCOUNT_MINIMUM = 1_000

@@ -25,7 +25,7 @@ ADDRESS_DEFAULT = URL_DEFAULT.removeprefix("http://")
 
 
 @click.command()
-@click.option("--accounts", type=click.IntRange(1, 1_000), default=10, show_default=True)
+@click.option("--accounts", type=click.IntRange(1, 10_000), default=10, show_default=True)
 @click.option(
     "--block-ms", type=click.IntRange(10, 3_600_000), default=500, show_default=True,
     help="from one block to the next",
@@ -87,11 +87,11 @@ def dev(
 
 def first_screen(ready: "Ready", keystore: Keystore, pace: "Pace") -> dict[str, Any]:
     """Store the keys of the chain's accounts, and return what a person needs to begin."""
-    from engine.dev import dev_key
+    from engine.dev import KEYS_SHOWN_MAX, dev_key
 
     genesis = ready.store.genesis
     accounts = []
-    for number in range(len(genesis.account_keys)):
+    for number in range(min(KEYS_SHOWN_MAX, len(genesis.account_keys))):
         pair = dev_key(number)
         entry = keystore.add(f"dev{number}", pair.seed, None)
         address = encode_address(pair.public_key, genesis.address_prefix)
@@ -100,6 +100,7 @@ def first_screen(ready: "Ready", keystore: Keystore, pace: "Pace") -> dict[str, 
     return {
         "url": url,
         "accounts": accounts,
+        "account_count": len(genesis.account_keys),
         "keys": str(keystore.folder),
         "genesis_hash": ready.store.genesis_hash.hex(),
         "chain_id": genesis.chain_id,
@@ -119,6 +120,8 @@ def show(screen: dict[str, Any]) -> None:
     click.echo(f"  accounts  {screen['opening_balance']} {screen['symbol']} each at the beginning")
     for account in accounts:
         click.echo(f"    {account['name']:6} {account['address']}")
+    if screen["account_count"] > len(accounts):
+        click.echo(f"    and {screen['account_count'] - len(accounts)} more, not in the keystore")
     click.echo(
         f"  try       python -m engine send --from {accounts[0]['name']} --to NAME --amount 1"
     )

@@ -50,7 +50,7 @@ POOL_STATES: dict[PoolStatus, answers.TransactionState] = {
     PoolStatus.DROPPED: "dropped",
     PoolStatus.EXPIRED: "expired",
 }
-"""Of a transaction in no block; between two looks a block may have taken it: then it is unknown."""
+"""Of a transaction in no block."""
 STATUS_NAMES: dict[int, Any] = {
     SUCCESS: "SUCCESS",
     INSUFFICIENT_BALANCE: "INSUFFICIENT_BALANCE",
@@ -194,11 +194,20 @@ class Queries:
     def transaction(self, text: str, *, is_proven: bool = False) -> answers.TransactionAnswer:
         """Return where a transaction is. Raises QueryError if nobody knows it."""
         name = _hash_of(text)
-        found = self._find(name)
-        if found is None:
-            if is_proven:
-                raise _not_included()
-            return self._from_pool(name)
+        pause = Event()
+        for _ in range(SETTLE_ATTEMPTS):
+            found = self._find(name)
+            if found is not None:
+                break
+            waiting = self._from_pool(name)
+            if waiting is not None:
+                if is_proven:
+                    raise _not_included()
+                return waiting
+            # A block took it between both looks; readers see that block in a moment.
+            pause.wait(seconds(SETTLE_PAUSE_MS))
+        else:
+            raise busy("the executor is at work on a large block")
         block, position, is_final = found
         record = self._store.record(block.block_hash, position)
         if record is None:
@@ -265,9 +274,11 @@ class Queries:
 
     # Below
 
-    def _from_pool(self, name: bytes) -> answers.TransactionAnswer:
-        """Return what the pool knows of a transaction that is in no block. Raises QueryError."""
-        found = self.service.pool.status_of(name)
+    def _from_pool(self, name: bytes) -> answers.TransactionAnswer | None:
+        """Return what the pool knows of a transaction, None if a block has it; or QueryError."""
+        found = self.service.status_of(name)
+        if found.status in (PoolStatus.INCLUDED, PoolStatus.FINALIZED):
+            return None
         state = POOL_STATES.get(found.status)
         if state is None:
             raise not_found(

@@ -61,8 +61,9 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dev]:
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
     """Type a command with --json and return what it prints."""
-    assert main([*words, "--json"]) == code
+    ended = main([*words, "--json"])
     printed = capsys.readouterr()
+    assert ended == code, printed.err
     return json.loads(printed.out) if code == 0 else printed.err
 
 
