@@ -22,8 +22,8 @@ help:
 	echo "make run     execute blocks of real and uniform traffic, check them, print transactions per second"
 	echo "make test    run the tests (TEST_ARGS='-m slow' for the slow ones)"
 	echo "make check   lint, types, import directions, spelling"
-	echo "make proto   write the protobuf code of the Engine API again, after engine.proto changed"
 	echo "make bench   run every workload and kernel, keep the figures, compare with the last ones kept"
+	echo "make proto   write the protobuf code of the Engine API again, after engine.proto changed"
 	echo "make lock    resolve the dependencies again (maintainers)"
 
 # The stamp names what was installed, for which folder: a virtual environment that was copied or

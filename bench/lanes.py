@@ -313,7 +313,7 @@ def _checked(
 ) -> list[bool]:
     """Compare each arm with the oracle: the first blocks, and signatures on a small copy."""
     blocks = min(check.CHECK_BLOCKS, len(workload.payloads))
-    click.echo(f"{workload.payments.name}: the oracle executes {blocks} blocks", err=True)
+    click.echo(f"{workload.payments.name}: the oracle executes the first blocks", err=True)
     matches = check.matches_first_blocks(runs, workload)
     text = f"the first {blocks} blocks whole" if blocks > 1 else "the first block whole"
     if settings.is_signed:

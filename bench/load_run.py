@@ -1,8 +1,8 @@
 """Send the batches of a plan at their times, and find out what became of them.
 
 One clock drives everything: batch k is due k intervals after the start. In the open loop a batch
-that is late is sent at once, and its latency counts from when it was due. A thread per connection sends;
-one more looks at the last transfer of some batches until it is final.
+that is late is sent at once, and its latency counts from when it was due. A thread per connection
+sends; one more looks at the last transfer of some batches until it is final.
 """
 
 import queue

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.traces import I64, PROFILES, Trace
+from kernels.integers import sum_exact
 from kernels.layout import U8, U64
 
 SYNTHETIC = ("uniform", "zipf", "hot-recipient", "hot-sender", "two-accounts")
@@ -127,7 +128,7 @@ def opening_balances(payments: Payments) -> U64:
     is_meant = payments.amount != BEYOND_MEANS
     cost = np.where(is_meant, payments.amount, np.uint64(0)) + np.uint64(FEE)
     np.add.at(balances, payments.source, cost)
-    assert sum(int(half.sum()) for half in np.array_split(balances, 2)) <= SUPPLY_MAX
+    assert sum_exact(balances) <= SUPPLY_MAX
     return balances
 
 
@@ -170,11 +171,7 @@ def _check_size(accounts: int, count: int) -> None:
 def _fitting(amount: U64, accounts: int) -> tuple[U64, int]:
     """Halve amounts until everything opening balances add up to fits SUPPLY_MAX."""
     room = SUPPLY_MAX - accounts * (ACCOUNT_MINIMUM + IDLE_BALANCE) - len(amount) * FEE
-    # 32-bit halves: a sum of 2^27 whole amounts could wrap.
-    total = (int((amount >> np.uint64(32)).sum()) << 32) + int(
-        (amount & np.uint64(2**32 - 1)).sum()
-    )
-    shift = 0
+    total, shift = sum_exact(amount), 0
     while total >> shift > room:
         shift += 1
     return amount >> np.uint64(shift), shift

@@ -20,6 +20,7 @@ from engine.codec import PayloadLimits, payload_bytes
 from engine.constants import derive_key
 from engine.errors import GenesisError
 from engine.types import Amount, Epoch, Hash32, PublicKey, TimestampMs
+from kernels.integers import sum_exact
 from kernels.layout import U8, U64
 
 _SYMBOL = re.compile(f"[A-Za-z][A-Za-z0-9]{{0,{constants.SYMBOL_BYTES_MAX - 1}}}")
@@ -170,7 +171,7 @@ def make_genesis(
         account_keys=keys,
         account_balances=balances,
         accounts_hash=accounts_hash(keys, balances),
-        supply=Amount(_sum(balances)),
+        supply=Amount(sum_exact(balances)),
     )
 
 
@@ -290,13 +291,6 @@ def _check_parameters(parameters: Parameters) -> None:
     )
 
 
-def _sum(balances: U64) -> int:
-    """Return the exact sum, which may be above 2^64."""
-    high = int((balances >> np.uint64(32)).sum(dtype=np.uint64))
-    low = int((balances & np.uint64(0xFFFF_FFFF)).sum(dtype=np.uint64))
-    return (high << 32) + low
-
-
 def _sorted_accounts(keys: U8, balances: U64, accounts_max: int) -> tuple[U8, U64]:
     """Return the accounts ascending by key, read-only; raise GenesisError if they cannot be."""
     count = keys.shape[0]
@@ -325,11 +319,11 @@ def _sorted_accounts(keys: U8, balances: U64, accounts_max: int) -> tuple[U8, U6
             "each account has one opening balance",
             "keep one of the two, with the sum if both were meant",
         )
-    if _sum(balances) > constants.SUPPLY_MAX:
+    if sum_exact(balances) > constants.SUPPLY_MAX:
         raise genesis_error(
             "supply",
             "$.accounts",
-            f"the balances add up to {_sum(balances)}",
+            f"the balances add up to {sum_exact(balances)}",
             f"the supply is at most {constants.SUPPLY_MAX}, so that no sum can wrap",
             "lower the balances, or use fewer decimals",
         )

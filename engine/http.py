@@ -98,7 +98,9 @@ class PageServer(HTTPServer):
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
-        self._workers.submit(self._work, request, client_address)
+        job = self._workers.submit(self._work, request, client_address)
+        # What else is raised there is a bug, which the pool then writes to stderr.
+        job.add_done_callback(lambda done: None if done.cancelled() else done.result())
 
     def _work(self, request: Any, client_address: Any) -> None:
         try:
@@ -128,7 +130,10 @@ class _Handler(BaseHTTPRequestHandler):
         if make is None:
             page = text_page(404, f"the pages are {', '.join(self.server.pages)}")
         else:
-            page = make()
+            try:
+                page = make()
+            except Exception as error:
+                page = text_page(500, f"this page cannot be made: {type(error).__name__}: {error}")
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))

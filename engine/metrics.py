@@ -11,7 +11,6 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-NS_PER_S = 1_000_000_000
 
 Gauges = Callable[[], Mapping[str, int]]
 """name without `tos_` -> value at this moment"""

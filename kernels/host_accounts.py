@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import accounts, bitmap, settle, transfer
-from kernels.integers import wide_to_int
+from kernels.integers import sum_exact, wide_to_int
 from kernels.layout import (
     ACCOUNT_WORDS,
     BALANCE_WORD,
@@ -83,12 +83,6 @@ def key_words(keys: U8) -> U64:
 def even(slots: int) -> int:
     """Return the next even number: a leaf of the tree holds the records of two slots."""
     return slots + (slots & 1)
-
-
-def sum_exact(values: U64) -> int:
-    """Return the sum of (n < 2^32,) uint64 without wrapping."""
-    low = int((values & np.uint64(0xFFFF_FFFF)).sum(dtype=np.uint64))
-    return (int((values >> np.uint64(32)).sum(dtype=np.uint64)) << 32) + low
 
 
 class HostAccounts:

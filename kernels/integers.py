@@ -112,6 +112,12 @@ def wide_to_int(high: Any, low: Any) -> int:
     return (int(high) << 64) | int(low)
 
 
+def sum_exact(values: Any) -> int:
+    """Return the sum of (n < 2^32,) uint64 without wrapping."""
+    low = int((values & np.uint64(0xFFFF_FFFF)).sum(dtype=np.uint64))
+    return (int((values >> np.uint64(32)).sum(dtype=np.uint64)) << 32) + low
+
+
 @njit
 def multiply_high_many(a: Any, b: Any, out: Any) -> None:
     """Write the upper products of two (n,) uint64 arrays to `out`, as compiled code does."""

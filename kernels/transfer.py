@@ -32,7 +32,7 @@ from kernels.layout import (
 )
 from kernels.prefetch import prefetch
 
-LANES_AHEAD = np.uint64(32)
+LANES_AHEAD = np.uint64(64)
 """How many lanes ahead the sender's record is asked for."""
 
 _ABSENT = np.uint32(NO_SLOT)

@@ -32,9 +32,8 @@ from tests.campaign.chain import (
     Block,
     OracleChain,
 )
-from tests.campaign.process import Executor, ProcessFailed, call
+from tests.campaign.process import CALL_MS, Executor, ProcessFailed, call
 
-CALL_MS = 60_000
 LIFE_S_MAX = 6.0
 """of a process under load before it is killed"""
 START_S_MAX = 3.0

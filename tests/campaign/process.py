@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine_api.client import EngineApiClient
+from engine_api.protocol import Deadline
+from engine_api.types import EngineApiError, ErrorCode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_MAX_S = 120
@@ -19,6 +21,8 @@ START_MAX_S = 120
 STOP_MAX_S = 30
 """far beyond what a node allows itself: who is not gone then hangs"""
 POLL_S = 0.02
+CALL_MS = 60_000
+"""of a call that is not expected to be late"""
 LOG_BYTES_MAX = 2**26
 """read of one log"""
 
@@ -102,8 +106,24 @@ class Executor:
         raise ProcessFailed(f"does not serve after {START_MAX_S} s:\n{self.log_text()}")
 
     def client(self) -> EngineApiClient:
-        """Return a new client of the Engine API; the caller closes it."""
-        return EngineApiClient(self.address, payload_bytes_max=self._payload_bytes_max)
+        """Return a client of the Engine API that is connected; the caller closes it.
+
+        A client gives an attempt to connect few milliseconds, which is not enough where other
+        processes want all cores: UNAVAILABLE asks to try again later, and this does.
+        """
+        client = EngineApiClient(self.address, payload_bytes_max=self._payload_bytes_max)
+        end_s = time.monotonic() + START_MAX_S
+        while True:
+            try:
+                client.get_status(Deadline.after_ms(CALL_MS))
+            except EngineApiError as error:
+                is_late = error.code == ErrorCode.UNAVAILABLE and time.monotonic() < end_s
+                if not (is_late and self.is_running):
+                    client.close()
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return client
 
     def kill(self) -> None:
         """End the process as a power cut would, with what it started, and wait until it is gone."""

@@ -15,10 +15,16 @@ def broken() -> Page:
     return text_page(HTTPStatus.SERVICE_UNAVAILABLE, "the disk is full")
 
 
+def impossible() -> Page:
+    """Fail to make a page."""
+    raise OSError(5, "the disk is gone")
+
+
 @pytest.fixture
 def server() -> Iterator[PageServer]:
     """Return a server with one page that is well and one that is not."""
     pages = {"/healthz": lambda: text_page(HTTPStatus.OK, "ok"), "/readyz": broken}
+    pages["/metrics"] = impossible
     made = PageServer("127.0.0.1:0", pages)
     made.start()
     yield made
@@ -41,6 +47,9 @@ def test_pages_answer_with_their_status(server: PageServer) -> None:
     assert ask(server, "GET", "/healthz") == (HTTPStatus.OK, b"ok\n")
     assert ask(server, "HEAD", "/healthz") == (HTTPStatus.OK, b"")
     assert ask(server, "GET", "/readyz") == (HTTPStatus.SERVICE_UNAVAILABLE, b"the disk is full\n")
+    status, body = ask(server, "GET", "/metrics")
+    assert status == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert b"the disk is gone" in body
     status, body = ask(server, "GET", "/other")
     assert status == HTTPStatus.NOT_FOUND
     assert b"/healthz, /readyz" in body

@@ -5,7 +5,8 @@ import pytest
 
 from kernels import accounts
 from kernels.backend import Backend
-from kernels.host_accounts import HostAccounts, sum_exact
+from kernels.host_accounts import HostAccounts
+from kernels.integers import sum_exact
 from kernels.layout import NO_DEFECT, NO_SLOT, U8, U64, Changes, Columns, Rules
 from tests.kernels.arms import backends
 

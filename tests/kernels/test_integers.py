@@ -41,3 +41,8 @@ def test_wide_sums_do_not_wrap() -> None:
     for word in EDGES * 3:
         high, low = integers.add_wide(high, low, np.uint64(word))
     assert integers.wide_to_int(high, low) == 3 * sum(EDGES)
+
+
+def test_exact_sums() -> None:
+    """A sum of many words far above 2^64 is exact."""
+    assert integers.sum_exact(np.array(EDGES * 9, np.uint64)) == 9 * sum(EDGES)
