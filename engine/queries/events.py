@@ -90,6 +90,12 @@ class EventLog:
         self._loop = loop
         self._queries.service.views.listeners.append(self.tell)
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which events are written."""
+        assert self._loop is not None, "it is opened before it is used"
+        return self._loop
+
     def close(self) -> None:
         """Write nothing more."""
         self._loop = None
@@ -172,7 +178,8 @@ class EventLog:
         head = f"id: {self._boot}-{number}\nevent: {kind}\ndata: ".encode()
         return head + self._encode(event) + b"\n\n"
 
-    def _add(self, kind: Kind, event: answers.Answer, key: bytes = b"") -> None:
+    def add(self, kind: Kind, event: answers.Answer, key: bytes = b"") -> None:
+        """Write an event, on the loop; `wake` tells the readers."""
         data = self._render(kind, event, self._next)
         self._log.append(Logged(self._next, kind, key, data))
         self._next += 1
@@ -183,7 +190,7 @@ class EventLog:
         for height in range(max(was.height, now.height - FINAL_MAX) + 1, now.height + 1):
             stored = self._store.block_at(height)
             if stored is not None:
-                self._add(
+                self.add(
                     "finalized",
                     answers.FinalizedEvent(height=height, hash=stored.block_hash.hex()),
                 )
@@ -198,10 +205,14 @@ class EventLog:
                     parent_hash=fields.parent_hash.hex(),
                     transaction_count=fields.transaction_count,
                 )
-                self._add("head", event)
+                self.add("head", event)
         if was.block_hash != now.block_hash:
             for key in sorted(self._watched):
                 self._add_account(key)
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell the readers that there is something new."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -215,7 +226,7 @@ class EventLog:
             return
         if self._known.get(key) != (event.balance, event.nonce):
             self._known[key] = (event.balance, event.nonce)
-            self._add("account", event, key)
+            self.add("account", event, key)
 
     async def _present(self, key: bytes) -> bytes:
         """Return an account as it is, for a reader that has just come."""
