@@ -75,8 +75,9 @@ async def _listen(address: str, readers: int, silent: int, events: int, done: An
         raw.connect((host, int(port)))
         raw.sendall(b"GET /v1/events?kinds=finalized HTTP/1.1\r\nhost: x\r\n\r\n")
         opened.append(raw)
-    streams = [(await asyncio.open_connection(sock=raw))[0] for raw in opened[silent:]]
-    for reader in streams:
+    # A stream ends when its writer is forgotten.
+    streams = [await asyncio.open_connection(sock=raw) for raw in opened[silent:]]
+    for reader, _ in streams:
         await reader.readuntil(b": events of this node")
     done.put("ready")
 
@@ -90,7 +91,7 @@ async def _listen(address: str, readers: int, silent: int, events: int, done: An
                 expected += 1
         return True
 
-    return sum(await asyncio.gather(*(read(reader) for reader in streams)))
+    return sum(await asyncio.gather(*(read(reader) for reader, _ in streams)))
 
 
 def resident_bytes() -> int:

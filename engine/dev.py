@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.config import Config, Settings
-from engine.constants import derive_key
+from engine.constants import SUPPLY_MAX, derive_key
 from engine.errors import ExplainedError
 from engine.genesis import Genesis, Parameters, make_genesis, validator_set_id
 from engine.header import Header
@@ -32,8 +32,8 @@ CHAIN_ID = 31_337
 ACCOUNTS_MAX = 10_000
 KEYS_SHOWN_MAX = 20
 """Accounts whose keys are stored for a wallet, and printed."""
-BALANCE = 10**6 * 10**9
-"""Of each account, in base units: a million whole ones."""
+BALANCE = 10**5 * 10**9
+"""Of each account, in base units: a hundred thousand whole ones."""
 ACCOUNT_MINIMUM = 1_000
 FEE_MINIMUM = 1_000
 SEED_CONTEXT = "tos dev account v1"
@@ -44,6 +44,7 @@ WAIT_MS = 200
 """How long one call waits for work, so that the loop ends soon after it is told to."""
 STATE_MEMBERS_MAX = 100_000
 STATE_BYTES_MAX = 2 * DISK_BYTES_MAX
+assert ACCOUNTS_MAX * BALANCE <= SUPPLY_MAX
 
 
 class DevError(ExplainedError):
