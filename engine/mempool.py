@@ -274,9 +274,7 @@ class Mempool:
 
     def _take_back(self, move: Move, now_ms: int) -> None:
         """Take in transactions of abandoned blocks that are not in the new ones as well."""
-        is_again = np.isin(
-            key_words(move.returned_hashes)[:, 0], key_words(move.included)[:, 0]
-        )
+        is_again = np.isin(key_words(move.returned_hashes)[:, 0], key_words(move.included)[:, 0])
         rows = np.flatnonzero(~is_again)
         for start in range(0, len(rows), BATCH_MAX):
             self._take_back_part(move, rows[start : start + BATCH_MAX], now_ms)

@@ -176,18 +176,8 @@ class PoolModel:
             elif entry.transaction.nonce < accounts[sender].nonce:
                 self.drop(entry, PoolReason.NONCE_USED)
         for item in returned:
-            name = oracle.transaction_hash(item)
-            if name in included:
-                continue
-            code = PoolReason.ACCEPTED
-            if item.sender not in accounts:
-                code = PoolReason.NO_ACCOUNT
-            elif item.valid_until <= height:
-                code = PoolReason.EXPIRED
-            if code is PoolReason.ACCEPTED:
-                code = self.put(item, name, accounts, is_forced=True)
-            if not code.is_taken:
-                self.outcomes[name] = (status_of_leaving(code), code)
+            if oracle.transaction_hash(item) not in included:
+                self.take_back(item, accounts)
         if len(self.entries) > self.rows:
             self.cut(accounts)
             self.free(len(self.entries) - self.rows, accounts)
@@ -195,6 +185,18 @@ class PoolModel:
             if entry.transaction.valid_until <= height:
                 self.drop(entry, PoolReason.EXPIRED)
         self.cut(accounts)
+
+    def take_back(self, item: Any, accounts: Accounts) -> None:
+        """Put a transaction of an abandoned block into its chain."""
+        name = oracle.transaction_hash(item)
+        if item.sender not in accounts:
+            code = PoolReason.NO_ACCOUNT
+        elif item.valid_until <= self.height:
+            code = PoolReason.EXPIRED
+        else:
+            code = self.put(item, name, accounts, is_forced=True)
+        if not code.is_taken:
+            self.outcomes[name] = (status_of_leaving(code), code)
 
     def quarantine(self, name: bytes, accounts: Accounts) -> None:
         """Refuse a transaction for good."""
@@ -209,20 +211,26 @@ class PoolModel:
         entries = sorted(self.entries.values(), key=lambda entry: entry.arrival)
         return [entry.transaction for entry in entries]
 
-    def select(self, accounts: Accounts, transactions: int, objects: int) -> list[list[Any]]:
-        """Return the lanes of a payload at the next height."""
+    def select(
+        self, head: Accounts, parent: Accounts, height: int, transactions: int, objects: int
+    ) -> list[list[Any]]:
+        """Return the lanes of a payload at a height, on a parent that may not be the head."""
         lanes: dict[bytes, list[Any]] = {}
         closed: set[bytes] = set()
         count = 0
-        for rank, _, entry in self.order(accounts):
+        for rank, _, entry in self.order(head):
             item = entry.transaction
-            if rank == 1 or item.sender in closed or count == transactions:
+            if rank == 1 or item.sender in closed or item.sender not in parent:
                 continue
-            spent = sum(t.amount + t.fee for t in lanes.get(item.sender, []))
-            is_fit = item.amount + item.fee <= self.spendable(accounts[item.sender]) - spent
-            is_fit = is_fit and (item.recipient in accounts or item.amount >= self.account_minimum)
-            is_fit = is_fit and item.valid_until > self.height
-            is_fit = is_fit and (item.sender in lanes or len(lanes) < objects)
+            lane = lanes.get(item.sender, [])
+            following = parent[item.sender].nonce + len(lane)
+            if item.nonce < following or count == transactions:
+                continue
+            spent = sum(t.amount + t.fee for t in lane)
+            is_fit = item.nonce == following and item.valid_until >= height
+            is_fit &= item.amount + item.fee <= self.spendable(parent[item.sender]) - spent
+            is_fit &= item.recipient in parent or item.amount >= self.account_minimum
+            is_fit &= item.sender in lanes or len(lanes) < objects
             if not is_fit:
                 closed.add(item.sender)
                 continue

@@ -23,7 +23,7 @@ from spec import oracle
 from tests.engine.ledgers import CHAIN_ID, FEES, LEDGER, accounts, key, open_state
 from tests.engine.pool_model import Accounts, PoolModel
 
-ROWS = 150
+ROWS = 130
 """Few enough to be full often; two more go each time."""
 SENDERS = 6
 GENESIS = bytes(range(32))
@@ -78,6 +78,8 @@ class Pools(RuleBasedStateMachine):
         self.seen: dict[bytes, None] = {}
         self.now_ms = 0
         self.pool = self.empty_pool()
+        self.followed = self.accounts
+        """the accounts at the head that both follow; blocks may be made above it"""
         self.backend = open_backend("serial")
 
     def teardown(self) -> None:
@@ -99,28 +101,34 @@ class Pools(RuleBasedStateMachine):
     def transactions(self, rng: np.random.Generator, count: int) -> list[Any]:
         """Return transfers of every kind: next ones, gaps, replacements, poor and late ones."""
         made = []
-        style = rng.integers(4)
+        weights = (0.1, 0.4, 0.2, 0.3) if rng.integers(4) else (0.05, 0.1, 0.8, 0.05)
+        numbers = SENDERS + 1 if weights[0] == 0.1 else 1
         for _ in range(count):
-            sender = key(int(rng.integers(SENDERS + 1)) if style else SENDERS - 1)
+            sender = key(SENDERS - int(rng.integers(numbers)) + (numbers > 1) - 1)
             account = self.accounts.get(sender)
             base = account.nonce if account else 0
             waiting = len(self.model.chain(sender))
             step = (0, int(rng.integers(waiting + 2)), 2 + int(rng.integers(90)), waiting)
-            nonce = base + step[int(rng.choice(4, p=(0.1, 0.4, 0.2, 0.3)))] - (rng.random() < 0.05)
+            nonce = base + step[int(rng.choice(4, p=weights))] - int(rng.random() < 0.05)
             if rng.random() < 0.02:
                 nonce = base + 4_095 + int(rng.integers(2))
+            ends = rng.choice((0, 1, 2, 9, 10**6), p=(0.03, 0.1, 0.1, 0.17, 0.6))
+            amount = rng.choice((0, 3, 10, 300, 2**63), p=(0.1, 0.1, 0.5, 0.28, 0.02))
+            fee = rng.choice(
+                (1, 2, 3, 10, 11, 12, 2**62), p=(0.2, 0.2, 0.2, 0.15, 0.15, 0.08, 0.02)
+            )
             made.append(
                 oracle.Transaction(
                     CHAIN_ID,
-                    max(int(nonce), 0),
-                    len(self.blocks) - 1 + int(rng.choice((0, 1, 2, 9, 10**6), p=(0.03, 0.1, 0.1, 0.17, 0.6))),
-                    int(rng.choice((0, 3, 10, 300, 2**63), p=(0.1, 0.1, 0.5, 0.28, 0.02))),
-                    int(rng.choice((1, 2, 3, 10, 11, 12, 2**63), p=(0.2, 0.2, 0.2, 0.15, 0.15, 0.08, 0.02))),
+                    max(nonce, 0),
+                    len(self.blocks) - 1 + int(ends),
+                    int(amount),
+                    int(fee),
                     sender,
                     key(int(rng.integers(SENDERS + 3))),
                     rng.bytes(16),
                 )
-            )  # fmt: skip
+            )
         return made
 
     @rule(seed=SEEDS, count=st.integers(1, 90))
@@ -157,12 +165,14 @@ class Pools(RuleBasedStateMachine):
             accounts=read_of(self.accounts, keys),
         )
         self.pool.follow(move, now_ms=self.now_ms)
+        self.followed = self.accounts
         names = [oracle.transaction_hash(item) for item in included]
         self.model.follow(len(self.blocks) - 1, self.accounts, names, returned)
 
     def block(self, rng: np.random.Generator) -> list[Any]:
         """Grow the chain by a block of what waits and of what nobody saw; return it."""
-        lanes = self.model.select(self.accounts, int(rng.integers(40)), SENDERS)
+        tip, height = self.accounts, len(self.blocks)
+        lanes = self.model.select(self.followed, tip, height, int(rng.integers(40)), SENDERS)
         strangers = {key(n) for n in range(SENDERS) if rng.random() < 0.2}
         lanes = [lane for lane in lanes if lane[0].sender not in strangers]
         for sender in sorted(strangers):
@@ -171,7 +181,6 @@ class Pools(RuleBasedStateMachine):
                 fields = (CHAIN_ID, account.nonce, 2**40, int(rng.integers(5, 90)), 1, sender)
                 lanes.append([oracle.Transaction(*fields, key(int(rng.integers(SENDERS + 3))))])
         payload = oracle.encode_payload(lanes)
-        height = len(self.blocks)
         done = oracle.execute_payload(self.blocks[-1][0], payload, LEDGER, height, FEES, False)
         block = [item for lane in lanes for item in lane]
         self.seen.update((oracle.transaction_hash(item), None) for item in block)
@@ -184,6 +193,7 @@ class Pools(RuleBasedStateMachine):
         rng = np.random.default_rng(seed)
         known = set(self.accounts)
         done = [self.block(rng) for _ in range(count)]
+        self.compare_builds(200, SENDERS)
         self.move([], done, known)
 
     @rule(seed=SEEDS, depth=st.integers(1, 4), count=st.integers(0, 4))
@@ -198,6 +208,7 @@ class Pools(RuleBasedStateMachine):
         for _ in range(count):
             done.append(self.block(rng))
             known |= set(self.accounts)
+        self.compare_builds(200, SENDERS)
         self.move(undone, done, known)
 
     @rule(index=st.integers(0, 200))
@@ -228,12 +239,17 @@ class Pools(RuleBasedStateMachine):
 
     @rule(most=st.integers(0, 200), lanes=st.integers(0, SENDERS))
     def build(self, most: int, lanes: int) -> None:
-        """The same payload is chosen, and the oracle finds all of it successful."""
+        """The same payload is chosen on the head, and the oracle finds all of it successful."""
+        self.compare_builds(most, lanes)
+
+    def compare_builds(self, most: int, lanes: int) -> None:
+        """Compare what is chosen on the newest block, which the pool may not follow yet."""
         made = self.blocks[-1][0]
         state = open_state(made, self.backend)
         limits = PayloadLimits(bytes=2**30, transactions=most, objects=lanes)
         found = select(self.pool, state, height=len(self.blocks), limits=limits)
-        expected = self.model.select(self.accounts, most, lanes)
+        height = len(self.blocks)
+        expected = self.model.select(self.followed, self.accounts, height, most, lanes)
         payload = found.payload()
         assert payload == oracle.encode_payload(expected)
         done = oracle.execute_payload(made, payload, LEDGER, len(self.blocks), FEES, False)
