@@ -50,13 +50,17 @@ class BadBlocks:
         Without room for the payload only the rest is written. Raises OSError.
         """
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        here = self.folder / f"{height:020d}-{block_hash.hex()}"
-        here.mkdir(mode=0o700, exist_ok=True)
+        kept = self._oldest_first()
+        number = int(kept[-1].name.partition("-")[0]) + 1 if kept else 1
+        name = f"{height:020d}-{block_hash.hex()}"
+        same = [path for path in kept if path.name.partition("-")[2] == name]
+        others = [path for path in kept if path not in same]
+        for old in (*same, *others[: max(0, len(others) - BAD_BLOCKS_MAX + 1)]):
+            shutil.rmtree(old)
+        here = self.folder / f"{number:010d}-{name}"
+        here.mkdir(mode=0o700)
         (here / "header.bin").write_bytes(header)
         (here / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(judgements)))
-        for old in self._oldest_first()[: -BAD_BLOCKS_MAX or None]:
-            if old != here:
-                shutil.rmtree(old)
         if len(payload) <= self._room_bytes():
             (here / "payload.bin").write_bytes(payload)
         return here
@@ -68,5 +72,5 @@ class BadBlocks:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def _oldest_first(self) -> list[Path]:
-        folders = [path for path in self.folder.iterdir() if path.is_dir()]
-        return sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name))
+        """Return the folders in the order of their numbers; clocks are too coarse to tell."""
+        return sorted(path for path in self.folder.iterdir() if path.is_dir())

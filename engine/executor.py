@@ -6,6 +6,7 @@ then says so (`disable_path`), or answers INVALID. Read `service.py` for the cal
 Spec: spec/engine_api.md#newpayload, #forkchoiceupdated.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from engine.events import BlockExecuted, Finalized, Notice, PathDisabled, Report
 from engine.genesis import Genesis, transaction_domain
 from engine.header import Header
 from engine.own_builds import OwnBuild, OwnBuilds
+from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import AppendTicket, FinalBlock
 from engine.transition import (
@@ -116,9 +118,14 @@ class Executor:
         fields: Header,
         header: bytes,
         payload: bytes | memoryview | None,
+        commitment: bytes | None,
+        timer: StageTimer,
         deadline: Deadline,
     ) -> Judged | confirm.Suspect:
-        """Judge a block whose header is right by itself, from step 3 of the specification on."""
+        """Judge a block whose header is right by itself, from step 3 of the specification on.
+
+        commitment: that of `payload`, where the caller has it already; timer: of the whole call.
+        """
         name = fields.block_hash()
         if name in self.chain or self.is_final(fields.height, name):
             return Judged(verdict=Verdict.VALID)
@@ -136,11 +143,11 @@ class Executor:
             return refused(refusal, parent.block_hash)
         self.chain.check_depth(fields.height)
         own = self.builds.find(fields)
-        timer = StageTimer(before=lambda stage: deadline.check(f"the stage {stage}"))
         start_ns = self._clock_ns()
         held = self._held(name, fields, own) if payload is None else payload
         with timer.stage("commitment"):
-            wrong = self._malformed(fields, held) if payload is not None or own is None else ""
+            # A payload from here is found by its commitment; own or stored, it was checked then.
+            wrong = "" if payload is None else malformed(fields, held, commitment)
         if wrong:
             return Judged(verdict=Verdict.MALFORMED, detail=wrong)
         if len(self.chain) > STORED_MAX:
@@ -184,6 +191,7 @@ class Executor:
         """Execute a block, or take its own build's results, and wait until it is durable."""
         name = fields.block_hash()
         self.ensure(parent.block_hash)
+        ticket: AppendTicket | None = None
         try:
             if own is not None:
                 header_checks.check_result(fields, own.outcome)
@@ -203,6 +211,11 @@ class Executor:
                     timestamp_ms=fields.timestamp_ms,
                 )
         except InvalidPayload as refusal:
+            if ticket is not None:
+                # Refused blocks must not fill the queue to the disk; whether this one found room
+                # there is of no interest any more.
+                with contextlib.suppress(StoreFull):
+                    ticket.wait()
             return self._refused(parent, fields, header, payload, refusal, own is not None)
         self._commitments[fields.payload_commitment] = name
         self._trim()
@@ -257,15 +270,6 @@ class Executor:
                 "the executor does not have this payload: send it as a stream",
             )
         return held
-
-    def _malformed(self, fields: Header, payload: bytes | memoryview) -> str:
-        """Say how bytes are other ones than the header names, or nothing."""
-        if len(payload) != fields.payload_bytes:
-            return f"{len(payload)} bytes came and the header says {fields.payload_bytes}"
-        found = payload_commitment(payload)
-        if found != fields.payload_commitment:
-            return f"the bytes have the commitment {found.hex()}, not the header's"
-        return ""
 
     # ForkchoiceUpdated
 
@@ -392,6 +396,16 @@ class Executor:
             for name in (self.head, self.safe):
                 assert name in self.chain, "what was followed is stored"
         self._report(PathDisabled(why=self.degraded))
+
+
+def malformed(fields: Header, payload: bytes | memoryview, commitment: bytes | None = None) -> str:
+    """Say how bytes are other ones than the header names, or nothing."""
+    if len(payload) != fields.payload_bytes:
+        return f"{len(payload)} bytes came and the header says {fields.payload_bytes}"
+    found = payload_commitment(payload) if commitment is None else commitment
+    if found != fields.payload_commitment:
+        return f"the bytes have the commitment {found.hex()}, not the header's"
+    return ""
 
 
 def _checked_name(

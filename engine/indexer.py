@@ -13,9 +13,13 @@ from engine.events import Notice, Report
 from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.verdicts import FinalizedBlock
+from engine_api.types import EngineApiError
 
 PENDING_MAX = 32
 """Finalized blocks that wait to be entered; later ones are left to `Store.unindexed`."""
+
+RETRY_S = 1
+"""Until the writer is asked again."""
 
 Lookup = Callable[[int], FinalizedBlock | None]
 """Makes again, from disk, what indexing needs of a finalized block; None if it is pruned."""
@@ -72,7 +76,12 @@ class Indexer:
     def _run(self) -> None:
         try:
             while self._wait():
-                self._step()
+                try:
+                    self._step()
+                except EngineApiError:
+                    # The writer was asked and is full or closing; nothing is lost, look again.
+                    with self._condition:
+                        self._condition.wait(RETRY_S)
         except StoreFull as error:
             self._report(Notice(text=f"indexing stopped until the next start: {error}"))
         except Exception as error:

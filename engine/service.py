@@ -17,6 +17,7 @@ from engine import confirm, header_checks
 from engine.bad_blocks import BadBlocks
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
+from engine.codec import payload_commitment
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
 from engine.executor import Executor
@@ -24,12 +25,13 @@ from engine.genesis import params_hash, validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
 from engine.mempool import Listener, Mempool
-from engine.pool_keeper import SECRET_BYTES, PoolKeeper
+from engine.pool_keeper import PoolKeeper
 from engine.pool_rules import PoolAnswer, PoolLimits
 from engine.recovery import recover
 from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
+from engine.transition import StageTimer
 from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.writer import Writer
@@ -184,16 +186,14 @@ class Service:
         """Verify transactions on the caller's thread and bring them into the pool."""
         checks.check_batch(batch)
         deadline.check("the batch was queued")
-        self._check_serving()
-        results = self._keeper.submit(batch, self._admit)
+        results = self._guarded(partial(self._keeper.submit, batch, self._admit))
         return SubmitAnswer(boot_id=self.boot_id, results=results)
 
     def admit(self, batch: bytes | memoryview, deadline: Deadline = NEVER) -> U8:
         """Do what `submit` does; return a PoolReason for each record, (n,) uint8."""
         checks.check_batch(batch)
         deadline.check("the batch was queued")
-        self._check_serving()
-        return self._keeper.admit(batch, self._admit)
+        return self._guarded(partial(self._keeper.admit, batch, self._admit))
 
     def status_of(self, transaction_hash: bytes) -> PoolAnswer:
         """Return what pool and chain know of a transaction; never waits for the writer."""
@@ -272,7 +272,17 @@ class Service:
         deadline: Deadline,
     ) -> Judged:
         """Judge a block, with a second look before INVALID; see spec/engine_api.md#newpayload."""
-        work = partial(self._executor.judge, fields, header, payload, deadline)
+        # Hashed here, so that the writer may be busy with another call meanwhile. Whether the block
+        # is worth it is only guessed: the writer looks properly.
+        is_wanted = payload is not None and len(payload) == fields.payload_bytes
+        is_wanted = is_wanted and fields.parent_hash in self._executor.chain
+        is_wanted = is_wanted and fields.block_hash() not in self._executor.chain
+        commitment = None
+        timer = StageTimer(before=lambda stage: deadline.check(f"the stage {stage}"))
+        if payload is not None and is_wanted:
+            with timer.stage("commitment"):
+                commitment = payload_commitment(payload)
+        work = partial(self._executor.judge, fields, header, payload, commitment, timer, deadline)
         for _ in range(JUDGE_ATTEMPTS):
             found = self._write("execution", work, deadline)
             if isinstance(found, Judged):
@@ -473,23 +483,16 @@ def open_service(
     else:
         first = backend
     serial = first if first.name == "serial" else open_backend("serial")
+    backends = [first] if first is serial else [first, serial]
     marks = VerifiedMarks(verified_max)
-    executor = recover(store, first, serial=serial, marks=marks, report=report)
-    keeper = PoolKeeper(
-        executor,
-        secret=secrets.token_bytes(SECRET_BYTES),
-        report=report,
-        limits=pool_limits,
-        listener=pool_listener,
-    )
+    try:
+        executor = recover(store, first, serial=serial, marks=marks, report=report)
+    except BaseException:
+        for opened in backends:
+            opened.close()
+        raise
+    keeper = PoolKeeper(executor, report=report, limits=pool_limits, listener=pool_listener)
     versions = Versions(api=API_VERSION, header=1, payload=1, state=1, software=software)
-    service = Service(
-        store,
-        executor,
-        keeper,
-        backends=[first] if first is serial else [first, serial],
-        versions=versions,
-        report=report,
-    )
+    service = Service(store, executor, keeper, backends=backends, versions=versions, report=report)
     service.load_pool()
     return service

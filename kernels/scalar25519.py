@@ -4,11 +4,13 @@ Scalars stand as little-endian 64-bit words, one vector per word. For products t
 bits, in signed 64-bit lanes: 2^252 = -c modulo L with c of 125 bits, so a limb at place 12 + i
 is worth six small multiples at places i to i + 5.
 
-Bounds. Limbs begin below 2^29 in size (2^21, except the last of a number); a product of two scalars
-sums at most 12 products of 2^21 * 2^25. Both are carried to |limb| <= 2^20 + small before limbs are
-folded, the multiples are below 2^20, and at most 12 of them meet at a place before the next carry:
-everything stays below 2^47. The last two folds use floors, which makes the answer the one number
-in [0, L).
+Bounds. The 24 limbs of 512 bits are below 2^21, the last below 2^29; those of a product of two
+numbers of 256 bits, whose last limbs have 25 bits, are sums of at most 12 products and below 2^50,
+and are carried to the same sizes first. A multiple of the fold is below 2^20 times its limb. So the
+limbs at places 23 to 18 add less than 2^49 + 5 * 2^41 to any place, the carry behind them passes
+less than 2^29 on, and the limbs at 17 to 12 add less than 2^49 + 5 * 2^41 again: nothing reaches
+2^52. The carries behind the last two folds use floors: the first fold leaves a number in
+(-2^252, 2^252), the second adds L where it is negative, so the answer is the one in [0, L).
 """
 
 from typing import Any, Final

@@ -261,3 +261,28 @@ def test_closing_refuses_what_comes_later(tmp_path: Path) -> None:
     with pytest.raises(EngineApiError) as caught:
         home.service.new_payload(block.header, block.payload)
     assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+def test_indexes_that_were_lost_are_made_again(home: Home) -> None:
+    """Without its runs a home finds every transaction again after a start; a stop is clean."""
+    parent: Block | None = None
+    for _ in range(4):
+        parent = home.maker.block(parent, 1, 4)
+        home.service.new_payload(parent.header, parent.payload)
+        home.service.forkchoice_updated(parent.hash, parent.hash, parent.hash)
+    home.service.wait_indexed()
+    home.close()
+    for name in ("transactions", "accounts"):
+        for path in (home.folder / name).iterdir():
+            path.unlink()
+    home.open()
+    home.close()
+    assert not any(isinstance(event, Stopped) for event in home.events)
+    home.open()
+    home.service.wait_indexed()
+    assert home.store.unindexed() == []
+    assert parent is not None
+    lanes = oracle.decode_payload(bytes(parent.payload), home.maker.ledger.limits)
+    found = home.store.find_transaction(oracle.transaction_hash(lanes[0][0]))
+    assert found is not None
+    assert tuple(found) == (4, 0)

@@ -116,7 +116,7 @@ def test_a_bad_signature_is_confirmed_and_kept(home: Home, position: int) -> Non
         assert (answer.verdict, answer.reason) == (Verdict.INVALID, Reason.SIGNATURE)
         assert answer.latest_valid_hash == home.maker.hash
     assert home.service.degraded == ""
-    event = next(event for event in home.events if isinstance(event, BlockInvalid))
+    event = next(event for event in reversed(home.events) if isinstance(event, BlockInvalid))
     kept = Path(event.kept_in)
     assert (kept / "header.bin").read_bytes() == block.header
     assert (kept / "payload.bin").read_bytes() == bytes(block.payload)
@@ -133,7 +133,7 @@ def test_the_newest_bad_blocks_are_kept(home: Home) -> None:
         block = good.changed(state_hash=bytes([number]) * 32)
         assert home.service.new_payload(block.header, block.payload).verdict is Verdict.INVALID
         names.append(block.hash.hex())
-    kept = {path.name.partition("-")[2] for path in (home.folder / "bad_blocks").iterdir()}
+    kept = {path.name.rpartition("-")[2] for path in (home.folder / "bad_blocks").iterdir()}
     assert kept == set(names[-BAD_BLOCKS_MAX:])
     assert home.service.new_payload(good.header, good.payload).verdict is Verdict.VALID
 
