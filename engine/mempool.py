@@ -31,6 +31,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.lanes import I64
 from engine.pool_outcomes import OutcomeRing
 from engine.pool_rules import (
     BATCH_MAX,
@@ -191,8 +192,7 @@ class Mempool:
                 )
             pending.settle_touched(rows, False)
             self._write_left(now_ms)
-            for start in range(0, len(move.returned), BATCH_MAX):
-                self._take_back(move, slice(start, start + BATCH_MAX), now_ms)
+            self._take_back(move, now_ms)
             pending.drop_rows(rows, self._expired(), np.uint8(PoolReason.EXPIRED))
             self._settle(now_ms)
             self._forget_cheapest(np.empty(0, np.uint8), np.empty((0, 32), np.uint8), now_ms)
@@ -272,12 +272,19 @@ class Mempool:
             self._until_min = min(self._until_min, int(taken.min()))
         return replaced[: int(self.rows.counts[pending.REPLACED])].view(np.uint8)
 
-    def _take_back(self, move: Move, part: slice, now_ms: int) -> None:
-        """Take in transactions of abandoned blocks; those that no longer fit are let go."""
-        words = read_only(np.ascontiguousarray(move.returned[part])).view(np.uint64)
+    def _take_back(self, move: Move, now_ms: int) -> None:
+        """Take in transactions of abandoned blocks that are not in the new ones as well."""
+        is_again = np.isin(key_words(move.returned_hashes)[:, 0], key_words(move.included)[:, 0])
+        rows = np.flatnonzero(~is_again)
+        for start in range(0, len(rows), BATCH_MAX):
+            self._take_back_part(move, rows[start : start + BATCH_MAX], now_ms)
+
+    def _take_back_part(self, move: Move, part: I64, now_ms: int) -> None:
+        """Take in rows of what returned; those that no longer fit are let go."""
+        words = read_only(move.returned[part]).view(np.uint64)
         read = move.returned_accounts
         codes = np.zeros(len(words), np.uint8)
-        _mark(codes, ~read.exists[part], PoolReason.UNKNOWN_SENDER)
+        _mark(codes, ~read.exists[part], PoolReason.NO_ACCOUNT)
         _mark(codes, words[:, pending.UNTIL] <= np.uint64(self.height), PoolReason.EXPIRED)
         batch = Checked(
             words=words,
@@ -288,6 +295,8 @@ class Mempool:
         )
         spendable = self._spendable(read.balances[part])
         replaced = self._admit(batch, spendable, read.nonces[part], codes, is_forced=True)
+        self._write_each(batch.hashes, codes, now_ms)
+        codes[codes > PoolReason.DUPLICATE] = PoolReason.DUPLICATE
         self._note(codes, batch, replaced, now_ms)
         if len(self) > self.limits.rows:
             self._settle(now_ms)
@@ -322,7 +331,11 @@ class Mempool:
         hashes = self.rows.hashes[self.rows.left_rows[:count]].view(np.uint8)
         codes = self.rows.left_codes[:count].copy()
         self.rows.counts[pending.LEFT] = 0
-        for reason in np.unique(codes):
+        self._write_each(hashes, codes, now_ms)
+
+    def _write_each(self, hashes: U8, codes: U8, now_ms: int) -> None:
+        """Write down why each of (n, 32) hashes left, (n,) PoolReason; skip those that did not."""
+        for reason in np.unique(codes[codes > PoolReason.DUPLICATE]):
             which = codes == reason
             if reason == PoolReason.INCLUDED:
                 self._tell(PoolStatus.INCLUDED, hashes[which], codes[which])

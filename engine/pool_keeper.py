@@ -6,6 +6,7 @@ for it meanwhile are judged together in one turn, so that blocks and batches can
 out of the writer's queue. Read `mempool.py` for the rules. Spec: spec/engine_api.md#submit.
 """
 
+import secrets
 import threading
 import time
 from collections import deque
@@ -71,7 +72,6 @@ class PoolKeeper:
         self,
         executor: Executor,
         *,
-        secret: bytes,
         report: Report,
         limits: PoolLimits | None = None,
         listener: Listener | None = None,
@@ -83,7 +83,7 @@ class PoolKeeper:
         self.pool = Mempool(
             rules=executor.rules,
             height=head.height,
-            secret=secret,
+            secret=secrets.token_bytes(SECRET_BYTES),
             limits=limits,
             listener=listener,
         )

@@ -25,7 +25,7 @@ from engine.genesis import validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
 from engine.mempool import Listener, Mempool
-from engine.pool_keeper import SECRET_BYTES, PoolKeeper
+from engine.pool_keeper import PoolKeeper
 from engine.pool_rules import PoolAnswer, PoolLimits
 from engine.recovery import recover
 from engine.store.errors import StoreFull
@@ -485,13 +485,7 @@ def open_service(
         for opened in backends:
             opened.close()
         raise
-    keeper = PoolKeeper(
-        executor,
-        secret=secrets.token_bytes(SECRET_BYTES),
-        report=report,
-        limits=pool_limits,
-        listener=pool_listener,
-    )
+    keeper = PoolKeeper(executor, report=report, limits=pool_limits, listener=pool_listener)
     versions = Versions(api=API_VERSION, header=1, payload=1, state=1, software=software)
     service = Service(store, executor, keeper, backends=backends, versions=versions, report=report)
     service.load_pool()

@@ -116,3 +116,19 @@ def test_a_chain_outlives_its_process(tmp_path: Path) -> None:
     finally:
         assert second.stop() == 0
     assert state.is_file()
+
+
+def test_load_is_counted_to_its_end(dev: Dev, tmp_path: Path) -> None:
+    """Every transfer that is offered at a low rate is accepted, included and final, once."""
+    figures = tmp_path / "load.json"
+    command = [sys.executable, "bench/load.py", "--rate", "300", "--duration", "2", "--open-loop"]
+    command += ["--accounts", "3", "--connections", "2", "--batch", "50", "--url", dev.url]
+    done = subprocess.run(
+        [*command, "--json", str(figures)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert set(found["counts"].values()) == {600}
+    assert found["refused"] == {}
+    for name in ("accepted", "finalized"):
+        assert found["latency_us"][name]["p50"] <= found["latency_us"][name]["p100"]
