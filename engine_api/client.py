@@ -46,7 +46,8 @@ OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # An executor that comes back is found within a second, however long it was away.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # Also the time that one attempt to connect may take: a busy machine needs more than a moment.
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
 )

@@ -20,6 +20,7 @@ PAGES = (
     "receipts",
     "genesis",
     "block",
+    "consensus",
 )
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

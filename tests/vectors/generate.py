@@ -211,7 +211,58 @@ def signatures() -> list[Any]:
     ]
 
 
+def consensus() -> list[Any]:
+    """What votes sign and how they travel: every kind, small and large numbers, certificates."""
+    top = 2**64 - 1
+    order = sorted(range(4), key=KEYS.__getitem__)
+    validators = [(KEYS[i], power) for i, power in zip(order, (1, 2, 3, 4), strict=True)]
+    set_id = oracle.validator_set_id(validators)
+    header = oracle.block_hash(oracle.encode_header({"version": 1, "height": 5}))
+    cases = []
+    for epoch, view, parent_view in ((0, 1, 0), (3, 77, 75), (top, top, top - 1)):
+        pid = oracle.proposal_id(epoch, view, parent_view, header)
+        for kind in (oracle.NOTARIZE, oracle.NULLIFY, oracle.FINALIZE):
+            named = bytes(32) if kind == oracle.NULLIFY else pid
+            message = oracle.vote_message(GENESIS_HASH, kind, epoch, set_id, view, named)
+            signatures = [SIGNERS[order[i]].sign(message).signature for i in (0, 2, 3)]
+            is_nullify = kind == oracle.NULLIFY
+            cases.append(
+                {
+                    "kind": kind,
+                    "epoch": epoch,
+                    "view": view,
+                    "parent_view": parent_view,
+                    "block_hash": header,
+                    "genesis_hash": GENESIS_HASH,
+                    "validators": [[key, power] for key, power in validators],
+                    "validator_set_id": set_id,
+                    "quorum": oracle.quorum([power for _, power in validators]),
+                    "pid": named,
+                    "signed_message": message,
+                    "leader": oracle.leader_index(
+                        GENESIS_HASH, epoch, view, GENESIS_HASH, [power for _, power in validators]
+                    ),
+                    "vote": b"\1" + oracle.encode_vote(kind, epoch, view, named, 3, signatures[2]),
+                    "certificate": b"\3"
+                    + oracle.encode_certificate(
+                        kind,
+                        epoch,
+                        view,
+                        0 if is_nullify else parent_view,
+                        bytes(32) if is_nullify else header,
+                        len(validators),
+                        [0, 2, 3],
+                        signatures,
+                    ),
+                    "valid": oracle.certificate_is_valid(
+                        GENESIS_HASH, validators, kind, epoch, view, named, [0, 2, 3], signatures
+                    ),
+                }
+            )
+    return cases
+
+
 def vectors() -> dict[str, Any]:
     """Return the content of every file by name."""
-    made = (addresses, transactions, payloads, blocks, refused, signatures)
+    made = (addresses, transactions, payloads, blocks, refused, signatures, consensus)
     return {make.__name__: plain(make()) for make in made}
