@@ -49,10 +49,10 @@ from engine.pool_rules import (
     status_of_leaving,
 )
 from engine.transition import LedgerRules
-from kernels import accounts, pending
+from kernels import accounts, pending, pending_rows
 from kernels.host_accounts import key_words, read_only
 from kernels.layout import NO_SLOT, U8, U32, U64
-from kernels.pending import Pending
+from kernels.pending_rows import Pending
 
 Listener = Callable[[PoolNews], None]
 _U64_MAX = np.uint64(2**64 - 1)
@@ -83,7 +83,7 @@ class Mempool:
         self.lock = threading.RLock()
         """held by whoever looks at `rows` or changes them"""
         words = read_only(np.frombuffer(secret, np.uint64).copy())
-        self.rows: Pending = pending.open_pending(self.limits.rows + BATCH_MAX, words)
+        self.rows: Pending = pending_rows.open_pending(self.limits.rows + BATCH_MAX, words)
         self.marks = np.zeros(self.limits.rows + BATCH_MAX, np.int32)
         """per sender, for `pending_order.find_lanes`"""
         self._outcomes = OutcomeRing(self.limits.outcomes, words)
@@ -96,25 +96,25 @@ class Mempool:
 
     def __len__(self) -> int:
         """Count the transactions that wait."""
-        return int(self.rows.counts[pending.COUNT])
+        return int(self.rows.counts[pending_rows.COUNT])
 
     @property
     def ready_count(self) -> int:
         """Transactions that wait with all nonces before them there."""
         counts = self.rows.counts
-        return int(counts[pending.COUNT] - counts[pending.PARKED])
+        return int(counts[pending_rows.COUNT] - counts[pending_rows.PARKED])
 
     def counts(self) -> PoolCounts:
         """Say how full the pool is."""
         with self.lock:
             counts = self.rows.counts
             return PoolCounts(
-                pending=int(counts[pending.COUNT]),
-                parked=int(counts[pending.PARKED]),
-                senders=int(counts[pending.SENDERS] - counts[pending.FREE_SENDERS]),
+                pending=int(counts[pending_rows.COUNT]),
+                parked=int(counts[pending_rows.PARKED]),
+                senders=int(counts[pending_rows.SENDERS] - counts[pending_rows.FREE_SENDERS]),
                 pending_max=self.limits.rows,
                 outcomes=len(self._outcomes) + len(self._refusals),
-                resident_bytes_max=pending.resident_bytes(self.rows)
+                resident_bytes_max=pending_rows.resident_bytes(self.rows)
                 + self.marks.nbytes
                 + self._outcomes.resident_bytes
                 + self._refusals.resident_bytes,
@@ -148,7 +148,7 @@ class Mempool:
         """Return the rows of (n, 32) hashes, (n,) uint32, NO_SLOT for those that do not wait."""
         found = np.empty(len(hashes), np.uint32)
         with self.lock:
-            pending.find_rows(self.rows, key_words(hashes), found)
+            pending_rows.find_rows(self.rows, key_words(hashes), found)
         return found
 
     def add(self, batch: Checked, read: AccountsRead, *, now_ms: int) -> U8:
@@ -161,12 +161,12 @@ class Mempool:
         assert count <= BATCH_MAX, "a batch has a bound"
         assert len(read.nonces) == 2 * count, "senders, then recipients"
         codes = batch.codes.copy()
-        amounts = batch.words[:, pending.AMOUNT]
+        amounts = batch.words[:, pending_rows.AMOUNT]
         _mark(codes, ~read.exists[:count], PoolReason.UNKNOWN_SENDER)
         is_small = ~read.exists[count:] & (amounts < np.uint64(self.rules.account_minimum))
         _mark(codes, is_small, PoolReason.RECIPIENT_BELOW_MINIMUM)
         with self.lock:
-            is_late = batch.words[:, pending.UNTIL] <= np.uint64(self.height)
+            is_late = batch.words[:, pending_rows.UNTIL] <= np.uint64(self.height)
             _mark(codes, is_late, PoolReason.EXPIRED)
             _mark(codes, self._is_quarantined(batch.hashes), PoolReason.QUARANTINED)
             spendable = self._spendable(read.balances[:count])
@@ -180,7 +180,7 @@ class Mempool:
         with self.lock:
             self.height = move.height
             rows = self.rows
-            rows.counts[pending.LEFT] = 0
+            rows.counts[pending_rows.LEFT] = 0
             if len(self) and len(move.included):
                 found = self.find(move.included)
                 pending.drop_rows(rows, found, np.uint8(PoolReason.INCLUDED))
@@ -209,8 +209,8 @@ class Mempool:
     def sender_keys(self) -> U8:
         """Return the keys of all senders, (n, 32) uint8, a copy."""
         with self.lock:
-            senders = self.rows.senders[: int(self.rows.counts[pending.SENDERS])]
-            here = senders[senders[:, pending.LENGTH] != 0, :4]
+            senders = self.rows.senders[: int(self.rows.counts[pending_rows.SENDERS])]
+            here = senders[senders[:, pending_rows.LENGTH] != 0, :4]
             return np.ascontiguousarray(here).view(np.uint8)
 
     def next_nonce_of(self, key: bytes) -> int | None:
@@ -224,7 +224,7 @@ class Mempool:
                 rows.by_key, rows.senders, rows.secret, words, nowhere, found, 0, 1
             )
             sender = int(found[0])
-            return None if sender == NO_SLOT else int(rows.senders[sender, pending.END])
+            return None if sender == NO_SLOT else int(rows.senders[sender, pending_rows.END])
 
     def drop(self, rows: U32, reason: PoolReason, *, now_ms: int) -> None:
         """Let rows go; what needed their nonces is parked."""
@@ -239,12 +239,12 @@ class Mempool:
         """Return all that wait, in order of arrival, (n, 192) uint8, a copy."""
         with self.lock:
             rows = np.flatnonzero(self.rows.rank[: self._high()])
-            rows = rows[np.argsort(self.rows.links[rows, pending.ARRIVED])]
+            rows = rows[np.argsort(self.rows.links[rows, pending_rows.ARRIVED])]
             return self.rows.words[rows].view(np.uint8)
 
     def _high(self) -> int:
         """Return the number of rows that were ever used."""
-        return int(self.rows.counts[pending.ROWS])
+        return int(self.rows.counts[pending_rows.ROWS])
 
     def _spendable(self, balances: U64) -> U64:
         minimum = np.uint64(self.rules.account_minimum)
@@ -267,10 +267,10 @@ class Mempool:
             *(self.rows, batch.words, key_words(batch.hashes), key_words(batch.senders)),
             *(read_only(spendable), read_only(nonces), is_forced, self._pair, codes, replaced),
         )
-        taken = batch.words[codes == PoolReason.ACCEPTED, pending.UNTIL]
+        taken = batch.words[codes == PoolReason.ACCEPTED, pending_rows.UNTIL]
         if len(taken):
             self._until_min = min(self._until_min, int(taken.min()))
-        return replaced[: int(self.rows.counts[pending.REPLACED])].view(np.uint8)
+        return replaced[: int(self.rows.counts[pending_rows.REPLACED])].view(np.uint8)
 
     def _take_back(self, move: Move, now_ms: int) -> None:
         """Take in transactions of abandoned blocks that are not in the new ones as well."""
@@ -285,7 +285,7 @@ class Mempool:
         read = move.returned_accounts
         codes = np.zeros(len(words), np.uint8)
         _mark(codes, ~read.exists[part], PoolReason.NO_ACCOUNT)
-        _mark(codes, words[:, pending.UNTIL] <= np.uint64(self.height), PoolReason.EXPIRED)
+        _mark(codes, words[:, pending_rows.UNTIL] <= np.uint64(self.height), PoolReason.EXPIRED)
         batch = Checked(
             words=words,
             hashes=move.returned_hashes[part],
@@ -314,7 +314,7 @@ class Mempool:
         return np.flatnonzero(is_late & (self.rows.rank[: self._high()] != 0)).astype(np.uint32)
 
     def _drop(self, rows: U32, reason: PoolReason, now_ms: int) -> None:
-        self.rows.counts[pending.LEFT] = 0
+        self.rows.counts[pending_rows.LEFT] = 0
         pending.drop_rows(self.rows, rows, np.uint8(reason))
         self._settle(now_ms)
 
@@ -325,12 +325,12 @@ class Mempool:
 
     def _write_left(self, now_ms: int) -> None:
         """Write down what left since LEFT was set to 0, before its rows are taken again."""
-        count = int(self.rows.counts[pending.LEFT])
+        count = int(self.rows.counts[pending_rows.LEFT])
         if not count:
             return
         hashes = self.rows.hashes[self.rows.left_rows[:count]].view(np.uint8)
         codes = self.rows.left_codes[:count].copy()
-        self.rows.counts[pending.LEFT] = 0
+        self.rows.counts[pending_rows.LEFT] = 0
         self._write_each(hashes, codes, now_ms)
 
     def _write_each(self, hashes: U8, codes: U8, now_ms: int) -> None:
@@ -346,7 +346,7 @@ class Mempool:
         """Free room if there is too little; change the codes of newcomers that go at once."""
         if len(self) <= self.limits.rows:
             return
-        self.rows.counts[pending.LEFT] = 0
+        self.rows.counts[pending_rows.LEFT] = 0
         self.settle()
         self._free_rows(len(self) - self.limits.rows + self.limits.rows // FREED_SHARE)
         self._settle(now_ms)
@@ -357,7 +357,7 @@ class Mempool:
         """Drop so many from the end of the order."""
         if count <= 0:
             return
-        rank, age = self.rows.rank[: self._high()], self.rows.links[:, pending.AGE]
+        rank, age = self.rows.rank[: self._high()], self.rows.links[:, pending_rows.AGE]
         rows = np.flatnonzero(rank)
         count = min(count, len(rows))
         ranks = rank[rows]

@@ -21,7 +21,7 @@ from engine.lanes import I64
 from engine.mempool import Mempool
 from engine.pool_rules import BATCH_MAX, Checked, PoolReason
 from engine.verified import VerifiedMarks
-from kernels import pending
+from kernels import pending_rows
 from kernels.backend import Backend
 from kernels.host_accounts import read_only
 from kernels.layout import NO_SLOT, U8, U64
@@ -82,10 +82,10 @@ class Admission:
     def _check_alone(self, words: U64) -> U8:
         """Return the first fault of each record that shows without hash, signature and state."""
         codes = np.zeros(len(words), np.uint8)
-        codes[words[:, pending.FEE] < np.uint64(self._pool.rules.fee_minimum)] = (
+        codes[words[:, pending_rows.FEE] < np.uint64(self._pool.rules.fee_minimum)] = (
             PoolReason.FEE_BELOW_MINIMUM
         )
-        codes[words[:, pending.UNTIL] <= np.uint64(self._pool.height)] = PoolReason.EXPIRED
+        codes[words[:, pending_rows.UNTIL] <= np.uint64(self._pool.height)] = PoolReason.EXPIRED
         codes[words[:, 0] != self._first_word] = PoolReason.WRONG_CHAIN
         is_other = (words[:, 0] & _KIND_MASK) != self._kind_word
         is_other |= words[:, _RESERVED_WORD] != np.uint64(0)

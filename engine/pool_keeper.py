@@ -294,7 +294,8 @@ class PoolKeeper:
     def load(self, on_writer: OnWriter) -> None:
         """Take in what waited when the last process ended, as if it were sent again."""
         store = self._executor.store
-        path = store.home / POOL_FILE_NAME
+        folder = store.home
+        path = folder / POOL_FILE_NAME
         try:
             records = read_pool(path, store.genesis_hash, len(self.pool.marks))
         except (PoolFileRefused, OSError) as error:
@@ -313,6 +314,7 @@ class PoolKeeper:
         if not len(records):
             return
         try:
-            write_pool(store.home / POOL_FILE_NAME, store.genesis_hash, records)
+            folder = store.home
+            write_pool(folder / POOL_FILE_NAME, store.genesis_hash, records)
         except OSError as error:
             self._report(Notice(text=f"{len(records)} waiting transactions are lost: {error}"))

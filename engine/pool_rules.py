@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import pending
+from kernels import pending, pending_rows
 from kernels.layout import U8, U64
 
 TRANSACTIONS_MAX = 2_000_000
@@ -27,7 +27,7 @@ QUARANTINE_MAX = 4_096
 """Hashes that the serial arm refused and that are not taken again; the oldest is forgotten."""
 OUTCOME_BYTES = 32 + 8 + 2 + 8 * 4
 """At most, of an outcome in memory, its share of the table included."""
-ROW_BYTES = pending.PER_ROW_BYTES + 3 * 8 * 4
+ROW_BYTES = pending_rows.PER_ROW_BYTES + 3 * 8 * 4
 """At most, of a transaction in memory: its row, its sender's, and a share of three tables, which
 have at most 10/3 entries per row."""
 

@@ -19,7 +19,7 @@ from engine.state import State
 from kernels import pending_order
 from kernels.host_accounts import read_only
 from kernels.layout import I32, NO_SLOT, U8
-from kernels.pending import AGE, RECORD_WORDS, ROWS
+from kernels.pending_rows import AGE, RECORD_WORDS, ROWS
 
 BATCH_MIN = 1_024
 """Rows that are judged at first at least: some may be of no use."""

@@ -11,7 +11,7 @@ import numpy as np
 from kernels.integers import ONE, ZERO
 from kernels.jit import njit
 from kernels.layout import NO_SLOT
-from kernels.pending import AMOUNT, FEE, NONCE, OWNER, RECORD_WORDS, UNTIL, kernel
+from kernels.pending_rows import AMOUNT, FEE, NONCE, OWNER, RECORD_WORDS, UNTIL, kernel
 from kernels.prefetch import prefetch
 
 AHEAD = 16
