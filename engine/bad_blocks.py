@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from engine.store.store import Store
+
 BAD_BLOCKS_MAX = 16
 
 
@@ -74,3 +76,13 @@ class BadBlocks:
     def _oldest_first(self) -> list[Path]:
         """Return the folders in the order of their numbers; clocks are too coarse to tell."""
         return sorted(path for path in self.folder.iterdir() if path.is_dir())
+
+
+def room_bytes(store: Store, kept: BadBlocks) -> int:
+    """Return how many bytes a bad block may take at present."""
+    use = store.disk_use()
+    room = use.free - store.config.free_bytes_min
+    if use.max_disk_bytes is not None:
+        spare = store.config.finalize_spare_bytes
+        room = min(room, use.max_disk_bytes - spare - use.total - kept.disk_bytes())
+    return room

@@ -6,13 +6,13 @@ Runs on the writer's thread. Spec: spec/engine_api.md#getpayload.
 import numpy as np
 
 from engine import confirm
-from engine.builder import CANDIDATES_PER_PLACE, build, select
 from engine.codec import PayloadLimits, decode_payload, encode_payload, payload_commitment
 from engine.columns import empty, take
 from engine.errors import InvalidPayload
 from engine.executor import Executor
 from engine.own_builds import OwnBuild, key_of_request
-from engine.submissions import Submissions
+from engine.pool_keeper import PoolKeeper
+from engine.pool_selection import select
 from engine.transition import Outcome, Parties, StageTimer, execute_payload
 from engine.verdicts import FinalizedBlock
 from engine_api.checks import U64_MAX, check_range
@@ -24,12 +24,12 @@ ATTEMPTS = 4
 
 
 class PayloadBuilder:
-    """Builds on the executor's chain from the submissions."""
+    """Builds on the executor's chain from the pool."""
 
-    def __init__(self, executor: Executor, submissions: Submissions) -> None:
+    def __init__(self, executor: Executor, keeper: PoolKeeper) -> None:
         """Build for one executor."""
         self._executor = executor
-        self._submissions = submissions
+        self._keeper = keeper
 
     def check_limits(self, request: PayloadRequest) -> None:
         """Raise INVALID_ARGUMENT for a limit above the genesis parameter."""
@@ -77,7 +77,7 @@ class PayloadBuilder:
         """Never choose again the transaction at a position of a payload."""
         batch = decode_payload(payload, self._executor.limits)
         column = take(batch.columns, np.array([position]))
-        self._submissions.quarantine(self._executor.serial.hash_transactions(column).tobytes())
+        self._keeper.quarantine(self._executor.serial.hash_transactions(column).tobytes())
 
     def finalized_from_disk(self, height: int) -> FinalizedBlock | None:
         """Return what the indexes need of a finalized block, or None where it is pruned."""
@@ -104,13 +104,8 @@ class PayloadBuilder:
 
     def _choose(self, height: int, limits: PayloadLimits) -> bytes:
         """Return the payload of what will succeed on the state as it stands."""
-        executor = self._executor
-        columns, hashes = self._submissions.peek(CANDIDATES_PER_PLACE * limits.transactions)
-        selection = select(
-            columns, executor.chain.state, height=height, rules=executor.rules, limits=limits
-        )
-        self._submissions.pass_over(hashes, selection.is_useless)
-        return build(columns, selection)
+        state = self._executor.chain.state
+        return select(self._keeper.pool, state, height=height, limits=limits).payload()
 
     def _execute(self, request: PayloadRequest, payload: bytes, deadline: Deadline) -> Outcome:
         """Execute on the parent's state and take it back at once."""

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine_api_address: Text = ""
     engine_api_secret_file: Text = ""
     http_address: Text = "127.0.0.1:8552"
+    query_address: Text = "127.0.0.1:8553"
     keep_blocks: Count = 0
     snapshot_every: Positive = 1_024
     max_disk_bytes: Count = 0
@@ -64,6 +65,8 @@ MEANINGS: Mapping[str, str] = {
     "engine_api_secret_file": "64 hex digits that callers prove to know; needed at a TCP address",
     "http_address": "loopback host and port of /healthz, /readyz and /metrics; port 0 takes a free "
     "one; empty serves none",
+    "query_address": "host and port of the HTTP interface for users, /v1; port 0 takes a free one; "
+    "empty serves none; there is no password, so others than this machine come through a proxy",
     "keep_blocks": "finalized blocks whose payloads and receipts are kept; 0 keeps all",
     "snapshot_every": "blocks from one snapshot of the accounts to the next, 1 or more",
     "max_disk_bytes": "what the home may use; blocks are refused before it is full; 0 leaves it to "

@@ -19,6 +19,11 @@ def context_key(context: str) -> bytes:
     return derive_key(context, b"")
 
 
+def keyed(key: bytes, data: bytes) -> Hash32:
+    """Return BLAKE3 in keyed mode: one leaf or node, where kernels would hash many."""
+    return Hash32(blake3(data, key=key).digest())
+
+
 # Contexts: BLAKE3 derive-key mode, one per thing that is hashed once.
 HEADER_CONTEXT = "tos header v1"
 GENESIS_CONTEXT = "tos genesis v1"

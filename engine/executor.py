@@ -87,6 +87,8 @@ class Executor:
         self.builds = OwnBuilds()
         self.head = self.safe = chain.finalized.block_hash
         self.degraded = ""
+        self.moved: Callable[[Node], None] | None = None
+        """is told the head while the state stands on it, before blocks beside it are abandoned"""
         self._report = report
         self._clock_ns = clock_ns
         genesis: Genesis = store.genesis
@@ -293,6 +295,8 @@ class Executor:
         start_ns = self._clock_ns()
         self.ensure(head)
         self.chain.switch(head)
+        if self.moved is not None:
+            self.moved(top)
         final = self.chain.to_finalize(finalized)
         outcomes = [self.chain.outcome(node.block_hash) for node in final]
         if final:

@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from engine.doctor import engine_api_address, software_version
 from engine.http import Page, Pages, PageServer, text_page
 from engine.logs import Logger, LogStream
 from engine.metrics import CONTENT_TYPE, NodeMetrics
+from engine.queries.server import QueryServer
 from engine.service import Service, open_service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
@@ -43,6 +44,21 @@ RUN_FOLDER = "run"
 SECRET_NAME = "engine.secret"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What serves when a node is ready."""
+
+    service: Service
+    store: Store
+    engine_api: str
+    queries: str
+    """address, empty where none is served"""
+
+
+Beside = Callable[[Ready], Callable[[], None]]
+"""Is called when the node is ready and returns what ends it, which is called first at the end."""
+
+
 class StopRequested(BaseException):
     """A signal came while the node was starting: leave at once."""
 
@@ -50,9 +66,20 @@ class StopRequested(BaseException):
 class Node:
     """One executor, from `run` to its end."""
 
-    def __init__(self, home: Path, config: Config, log: Logger, stream: LogStream) -> None:
-        """Prepare; nothing is opened yet. `stream`: where `log` writes."""
+    def __init__(
+        self,
+        home: Path,
+        config: Config,
+        log: Logger,
+        stream: LogStream,
+        beside: Beside | None = None,
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        stream: where `log` writes; beside: what runs beside the service, see `Beside`.
+        """
         self._stream = stream
+        self._beside = beside
         self.home = home
         self.settings: Settings = config.settings
         self._log = log
@@ -117,10 +144,25 @@ class Node:
             page_server = PageServer(settings.http_address, self._pages(service))
             pages = page_server.start()
             stack.callback(page_server.stop)
+        queries = ""
+        if settings.query_address:
+            query_server = QueryServer(
+                settings.query_address,
+                service,
+                store,
+                software=software_version(),
+                metrics=lambda: (self._metrics.page(), CONTENT_TYPE),
+            )
+            queries = query_server.start()
+            stack.callback(query_server.stop)
+        if self._beside is not None:
+            ready = Ready(service=service, store=store, engine_api=address, queries=queries)
+            stack.callback(self._beside(ready))
         self._log.info(
             "ready",
             engine_api=address,
             http=pages,
+            queries=queries,
             height=store.finalized.height,
             finalized=store.finalized.block_hash,
             genesis=store.genesis_hash,

@@ -14,31 +14,33 @@ from functools import partial
 from typing import TypeVar
 
 from engine import confirm, header_checks
-from engine.bad_blocks import BadBlocks
+from engine.bad_blocks import BadBlocks, room_bytes
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
 from engine.codec import payload_commitment
 from engine.errors import InvalidPayload
 from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
 from engine.executor import Executor
-from engine.genesis import params_hash, validator_set_id
+from engine.genesis import validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
+from engine.mempool import Listener, Mempool
+from engine.pool_keeper import PoolKeeper
+from engine.pool_rules import PoolAnswer, PoolLimits
 from engine.recovery import recover
 from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
-from engine.submissions import QUEUE_RECORDS_MAX, Submissions
 from engine.transition import StageTimer
 from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
+from engine.views import Views, status_answer
 from engine.writer import Writer
 from engine_api import checks
 from engine_api.protocol import NEVER, Deadline
 from engine_api.types import (
     API_VERSION,
     BOOT_ID_BYTES,
-    BlockId,
     Bodies,
     Body,
     EngineApiError,
@@ -71,7 +73,7 @@ class Service:
         self,
         store: Store,
         executor: Executor,
-        submissions: Submissions,
+        keeper: PoolKeeper,
         *,
         backends: Sequence[Backend],
         versions: Versions,
@@ -85,13 +87,15 @@ class Service:
         """why it has; the process must end then"""
         self._store = store
         self._executor = executor
-        self._submissions = submissions
-        self._builder = PayloadBuilder(executor, submissions)
-        self._bad_blocks = BadBlocks(store.home, self._room_bytes)
+        self._keeper = keeper
+        self._builder = PayloadBuilder(executor, keeper)
+        self._bad_blocks = BadBlocks(store.home, lambda: room_bytes(store, self._bad_blocks))
         self._backends = backends
         self._versions = versions
         self._report = report
         self._confirming = threading.Lock()
+        self.views = Views(executor)
+        """accounts and followed blocks, for readers on any thread"""
         self._status = self._make_status()
         self._writer = Writer()
         self._indexer = Indexer(store, make_again=self._make_again, report=report, fail=self._stop)
@@ -108,19 +112,29 @@ class Service:
 
     @property
     def queued_count(self) -> int:
-        """Submitted records that wait for a payload."""
-        return len(self._submissions)
+        """Transactions that wait for a payload."""
+        return len(self._keeper)
+
+    @property
+    def pool(self) -> Mempool:
+        """What waits, and what became of the rest."""
+        return self._keeper.pool
 
     def mark_verified(self, hashes: U8) -> None:
         """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
         self._executor.marks.mark(hashes)
 
     def close(self) -> None:
-        """Finish what runs, refuse what waits, end the threads."""
+        """Finish what runs, refuse what waits, end the threads, keep the pool on disk."""
         self._writer.close()
         self._indexer.close()
+        self._keeper.save()
         for backend in self._backends:
             backend.close()
+
+    def load_pool(self) -> None:
+        """Take in what waited when the last process ended."""
+        self._keeper.load(self._admit)
 
     def wait_indexed(self) -> None:
         """Return when every finalized block is in the indexes."""
@@ -171,11 +185,21 @@ class Service:
     # Calls that change something
 
     def submit(self, batch: bytes | memoryview, deadline: Deadline = NEVER) -> SubmitAnswer:
-        """Verify and queue transactions; all of it on the caller's thread."""
+        """Verify transactions on the caller's thread and bring them into the pool."""
         checks.check_batch(batch)
         deadline.check("the batch was queued")
-        results = self._guarded(partial(self._submissions.submit, batch))
+        results = self._guarded(partial(self._keeper.submit, batch, self._admit))
         return SubmitAnswer(boot_id=self.boot_id, results=results)
+
+    def admit(self, batch: bytes | memoryview, deadline: Deadline = NEVER) -> U8:
+        """Do what `submit` does; return a PoolReason for each record, (n,) uint8."""
+        checks.check_batch(batch)
+        deadline.check("the batch was queued")
+        return self._guarded(partial(self._keeper.admit, batch, self._admit))
+
+    def status_of(self, transaction_hash: bytes) -> PoolAnswer:
+        """Return what pool and chain know of a transaction; never waits for the writer."""
+        return self._reading(partial(self._keeper.status_of, transaction_hash))
 
     def get_payload(self, request: PayloadRequest, deadline: Deadline = NEVER) -> PayloadAnswer:
         """Build on a block, waiting for work as long as the request allows."""
@@ -186,7 +210,7 @@ class Service:
             return PayloadAnswer(boot_id=self.boot_id, built=None)
         left_ms = deadline.remaining_ms()
         wait_ms = request.wait_ms if left_ms is None else min(request.wait_ms, left_ms)
-        self._submissions.wait(wait_ms, deadline.cancelled)
+        self._keeper.wait(wait_ms, deadline.cancelled)
         built = self._write("building", partial(self._builder.build, request, deadline), deadline)
         return PayloadAnswer(boot_id=self.boot_id, built=built)
 
@@ -217,17 +241,16 @@ class Service:
         deadline.check("the head moved")
         names = (bytes(head), bytes(safe), bytes(finalized))
         work = partial(self._follow, *names, deadline)
-        status, final = self._write("the head moved", work, deadline)
-        for block in final:
-            self._submissions.remove(block.hashes)
+        status = self._write("the head moved", work, deadline)
         return ForkchoiceAnswer(boot_id=self.boot_id, status=status)
 
     def _follow(
         self, head: bytes, safe: bytes, finalized: bytes, deadline: Deadline
-    ) -> tuple[ForkchoiceStatus, list[FinalizedBlock]]:
+    ) -> ForkchoiceStatus:
         """Do what forkchoice asks, then keep house: on the writer's thread."""
         status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
+            self.views.keep_final(final)
             self._indexer.add(final)
             if self._indexer.mutex.acquire(blocking=False):
                 try:
@@ -236,7 +259,23 @@ class Service:
                     self._indexer.mutex.release()
             for text in self._store.take_notices():
                 self._report(Notice(text=text))
-        return status, final
+        return status
+
+    def _admit(self, work: Callable[[], None]) -> None:
+        """Run what the pool wants of the writer; whoever waits for it also waits for others."""
+        self._write("transactions were admitted", work, NEVER)
+
+    def ask(self, what: str, work: Callable[[Executor], T], deadline: Deadline = NEVER) -> T:
+        """Look at the executor on the writer's thread, where nothing changes meanwhile.
+
+        The work may move the state between blocks of the tree, and changes nothing else.
+        """
+        return self._write(what, partial(work, self._executor), deadline)
+
+    @property
+    def backend(self) -> Backend:
+        """What hashes and verifies at present; for any thread."""
+        return self._executor.chain.state.backend
 
     # NewPayload
 
@@ -347,10 +386,12 @@ class Service:
         )
 
     def _published(self, work: Callable[[], T]) -> T:
-        """Work, then let readers see what it left."""
-        result = work()
-        self._status = self._make_status()
-        return result
+        """Work, then let readers see what it left, also where it was broken off."""
+        try:
+            return work()
+        finally:
+            self._status = self._make_status()
+            self.views.publish(self._executor)
 
     def _guarded(self, work: Callable[[], T]) -> T:
         """Turn what can go wrong into errors of the call; what leaves doubt stops the service."""
@@ -382,30 +423,7 @@ class Service:
             raise self._stopped()
 
     def _make_status(self) -> StatusAnswer:
-        executor = self._executor
-        final, head = executor.chain.finalized, executor.chain.node(executor.head)
-        return StatusAnswer(
-            boot_id=self.boot_id,
-            genesis_hash=self._store.genesis_hash,
-            params_hash=params_hash(executor.genesis.parameters),
-            finalized=BlockId(height=final.height, hash=final.block_hash),
-            head=BlockId(height=head.height, hash=head.block_hash),
-            unfinalized=tuple(
-                BlockId(height=node.height, hash=node.block_hash)
-                for node in executor.chain.executed()
-            ),
-            versions=self._versions,
-        )
-
-    def _room_bytes(self) -> int:
-        """Return how many bytes a bad block may take at present."""
-        use = self._store.disk_use()
-        room = use.free - self._store.config.free_bytes_min
-        if use.max_disk_bytes is not None:
-            spare = self._store.config.finalize_spare_bytes
-            used = use.total + self._bad_blocks.disk_bytes()
-            room = min(room, use.max_disk_bytes - spare - used)
-        return room
+        return status_answer(self._executor, self.boot_id, self._versions)
 
     def _make_again(self, height: int) -> FinalizedBlock | None:
         """Return what the indexes need of a finalized block, from disk."""
@@ -442,7 +460,8 @@ def open_service(
     backend: str | Backend = "auto",
     threads: int | None = None,
     report: Report = report_nothing,
-    queue_records_max: int = QUEUE_RECORDS_MAX,
+    pool_limits: PoolLimits | None = None,
+    pool_listener: Listener | None = None,
     verified_max: int = MARKS_MAX,
     software: str = "tos",
 ) -> Service:
@@ -466,14 +485,8 @@ def open_service(
         for opened in backends:
             opened.close()
         raise
-    submissions = Submissions(
-        chain_id=executor.chain_id,
-        domain=executor.domain,
-        backend=lambda: executor.chain.state.backend,
-        marks=marks,
-        records_max=queue_records_max,
-    )
+    keeper = PoolKeeper(executor, report=report, limits=pool_limits, listener=pool_listener)
     versions = Versions(api=API_VERSION, header=1, payload=1, state=1, software=software)
-    return Service(
-        store, executor, submissions, backends=backends, versions=versions, report=report
-    )
+    service = Service(store, executor, keeper, backends=backends, versions=versions, report=report)
+    service.load_pool()
+    return service

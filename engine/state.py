@@ -34,6 +34,8 @@ class State:
         if self.supply > constants.SUPPLY_MAX:
             raise ValueError(f"supply {self.supply} is above {constants.SUPPLY_MAX} base units")
         self.backend = backend
+        self.generation = 0
+        """rises before records change, so that a reader knows whether it saw one state"""
         self.accounts = backend.open_accounts(
             keys,
             balances,
@@ -60,9 +62,14 @@ class State:
         data += self.supply.to_bytes(8, "little") + bytes(8)
         return derive_key(constants.STATE_CONTEXT, data)
 
+    def begin_change(self) -> None:
+        """Tell readers that the records are about to change."""
+        self.generation += 1
+
     def undo(self, changes: Sequence[Changes]) -> None:
         """Take write sets back, newest first, and hash what they touched once."""
         if changes:
+            self.begin_change()
             for item in changes:
                 self.accounts.undo(item)
             self._rehash(changes, changes[0].count_after)
@@ -70,6 +77,7 @@ class State:
     def redo(self, changes: Sequence[Changes]) -> None:
         """Apply write sets again, oldest first, and hash what they touched once."""
         if changes:
+            self.begin_change()
             for item in changes:
                 self.accounts.redo(item)
             self._rehash(changes, changes[0].count_before)

@@ -143,6 +143,7 @@ def execute_payload(
     with timer.stage("verify"):
         _refuse_first_defect(state, batch, walk, hashes, context.transaction_domain, execution)
     with timer.stage("settle"):
+        state.begin_change()
         changes = accounts.settle(
             columns, offsets, senders, recipients, walk, context.fee_recipient, rules
         )

@@ -4,7 +4,7 @@ A NewType costs nothing at run time; it keeps a height from being passed where a
 Arrays have their names in `kernels/layout.py`.
 """
 
-from typing import NewType
+from typing import Literal, NewType
 
 Height = NewType("Height", int)
 """Number of a block; genesis is 0."""
@@ -23,3 +23,7 @@ PublicKey = NewType("PublicKey", bytes)
 
 ZERO_HASH = Hash32(bytes(32))
 """Stands where there is nothing to commit to yet."""
+
+At = Literal["finalized", "safe", "head"]
+"""A followed block: irreversible / certified / followed."""
+AT: tuple[At, ...] = ("finalized", "safe", "head")

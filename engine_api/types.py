@@ -66,7 +66,7 @@ class SubmitResult(IntEnum):
     QUEUE_FULL = 2
     """not kept; may be sent again later"""
     REFUSED = 3
-    """no payload of this chain can ever carry it; not kept"""
+    """not kept: no payload can carry it, or the pool's rules refuse it at the present head"""
 
 
 class Retry(IntEnum):

@@ -62,6 +62,9 @@ class StateTree(Protocol):
     def root(self) -> bytes:
         """Return the root, 32 bytes."""
 
+    def path(self, leaf_index: int) -> list[bytes]:
+        """Return the siblings of a leaf and of its ancestors, 32 bytes each, the leaf's first."""
+
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """Return a C-contiguous, aligned read-only view: kernels are compiled for that alone."""
@@ -247,6 +250,15 @@ class HostAccounts:
     def root(self) -> bytes:
         """Return the tree's root, 32 bytes; as old as the last update of the tree."""
         return self._tree.root()
+
+    def proof(self, slot: int) -> tuple[bytes, list[bytes]]:
+        """Return the 128 bytes of the leaf that holds a slot, and the siblings up to the root.
+
+        For the thread that writes: the tree is as old as its last update.
+        """
+        assert 0 <= slot < self.count, slot
+        leaf = slot >> 1
+        return self.records[2 * leaf : 2 * leaf + 2].tobytes(), self._tree.path(leaf)
 
     def undo(self, changes: Changes) -> None:
         """Go back to the state before `changes`, the last that was settled or redone."""

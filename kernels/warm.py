@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from kernels import jit, marks
+from kernels import jit, marks, outcomes, pending, pending_order, pending_rows
 from kernels.backend import Backend, BackendName, open_backend
 from kernels.host_accounts import key_words, read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
@@ -81,6 +81,43 @@ def exercise_marks() -> None:
     marks.find_marks(tags, kept, secret, hashes, np.zeros(COUNT, np.uint8), 0, COUNT)
 
 
+def exercise_pool() -> None:
+    """Take transactions in, choose from them, let them go, and write down what they came to."""
+    columns = made_up_columns()
+    secret = read_only(np.arange(8, dtype=np.uint64))
+    rows = pending_rows.open_pending(COUNT, secret)
+    words = np.zeros((COUNT, pending_rows.RECORD_WORDS), np.uint64)
+    words[:, 8:12] = key_words(columns.sender)
+    words = read_only(words)
+    hashes, keys = key_words(columns.recipient), key_words(columns.sender)
+    ones, codes = read_only(np.ones(COUNT, np.uint64)), np.zeros(COUNT, np.uint8)
+    pair, replaced = np.zeros((1, 4), np.uint64), np.zeros((COUNT, 4), np.uint64)
+    nonces = read_only(np.zeros(COUNT, np.uint64))
+    pending.admit(rows, words, hashes, keys, ones, nonces, False, pair, codes, replaced)
+    pending.update_accounts(rows, keys, read_only(np.ones(COUNT, np.uint8)), ones, nonces)
+    pending.settle_touched(rows, True)
+    chosen, lanes = np.arange(COUNT), np.zeros(COUNT, np.int32)
+    copied = np.empty((COUNT, pending_rows.RECORD_WORDS), np.uint64)
+    pending_order.gather(rows, chosen, copied, 0, COUNT)
+    pending_order.find_lanes(rows, chosen, lanes, chosen.copy(), np.zeros(COUNT, np.int32))
+    is_kept, is_open = np.zeros(COUNT, np.uint8), np.ones(COUNT, np.uint8)
+    limits, widths = np.full(6, 2**40, np.uint64), read_only(np.ones(11, np.int64))
+    pending_order.judge(
+        *(copied, lanes, nonces.copy(), ones.copy(), is_open, np.zeros(COUNT, np.uint8)),
+        *(limits, widths, is_kept),
+    )
+    offsets = np.zeros(COUNT + 1, np.int32)
+    pending_order.arrange(lanes, COUNT, is_kept, np.zeros(COUNT, np.int64), offsets)
+    found = np.empty(COUNT, np.uint32)
+    pending_rows.find_rows(rows, hashes, found)
+    pending.drop_rows(rows, found, np.uint8(1))
+    entries, statuses = np.zeros(64, np.uint64), np.zeros(8, np.uint8)
+    outcomes.put_outcomes(
+        *(entries, replaced[:8], statuses, statuses.copy(), np.zeros(8, np.int64), secret),
+        *(0, hashes[:4], np.uint8(1), np.zeros(4, np.uint8), np.int64(0)),
+    )
+
+
 def main() -> int:
     """Compile for both arms and say what is going on."""
     if not __debug__:
@@ -99,6 +136,7 @@ def main() -> int:
         finally:
             backend.close()
     exercise_marks()
+    exercise_pool()
     seeds = np.zeros((COUNT, 32), np.uint8)
     insecure_sign(seeds, insecure_public_keys(seeds), np.zeros((COUNT, 160), np.uint8))
     elapsed_ms = (time.monotonic_ns() - start) // 1_000_000

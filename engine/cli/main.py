@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import click
 
+from engine.cli.dev import dev
 from engine.cli.exits import ExitCode
 from engine.cli.home import export, init, snapshot
 from engine.cli.node import config, doctor, run
+from engine.cli.wallet import account, balance, block, key, send, transaction
 from engine.errors import ExplainedError
 from engine_api.types import SetupError
 from kernels.backend import DeviceUnavailable
@@ -19,11 +21,13 @@ PROGRAM = "python -m engine"
 def commands() -> None:
     """Run and look after an executor: it executes blocks, keeps accounts, answers consensus.
 
-    A home is a folder with one chain in it. Make it with `init`, start it with `run`.
+    A home is a folder with one chain in it. Make it with `init`, start it with `run`. `dev` runs a
+    chain for development. `key`, `send`, `balance` and the like are a wallet: they ask a node.
     """
 
 
-for _command in (init, run, config, doctor, snapshot, export):
+WALLET = (key, send, balance, account, transaction, block)
+for _command in (init, run, dev, config, doctor, snapshot, export, *WALLET):
     commands.add_command(_command)
 
 

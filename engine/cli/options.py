@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from engine.client import URL_DEFAULT
 from engine.config import KEYS, MEANINGS, Config, choices, flag, is_number, load_config
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +27,32 @@ def home_option(command: F) -> F:
 def json_option(command: F) -> F:
     """Add --json."""
     decorate = click.option("--json", "is_json", is_flag=True, help="print JSON, for programs")
+    return decorate(command)
+
+
+def keys_option(command: F) -> F:
+    """Add --keys."""
+    decorate = click.option(
+        "--keys",
+        type=FOLDER,
+        envvar="TOS_KEYS",
+        default=lambda: Path.home().joinpath(".tos", "keys"),
+        show_default="~/.tos/keys",
+        metavar="DIR",
+        help="folder of your keys (also TOS_KEYS)",
+    )
+    return decorate(command)
+
+
+def url_option(command: F) -> F:
+    """Add --url."""
+    decorate = click.option(
+        "--url",
+        envvar="TOS_URL",
+        default=URL_DEFAULT,
+        show_default=True,
+        help="of the node (also TOS_URL)",
+    )
     return decorate(command)
 
 

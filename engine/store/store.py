@@ -317,6 +317,14 @@ class Store:
             return None
         return read_transaction(self._blocks, row.payload, place.position)
 
+    def record(self, block_hash: bytes, position: int) -> bytes | None:
+        """Return one 192-byte record of any stored block, None if it is not held."""
+        with self._rows.read() as reader:
+            row = reader.block(block_hash)
+        if row is None or not self._blocks.has(row.payload):
+            return None
+        return read_transaction(self._blocks, row.payload, position)
+
     def account_history(
         self, slot: int, before: int | None = None, limit: int = 100
     ) -> HistoryPage:

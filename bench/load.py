@@ -1,0 +1,145 @@
+"""Load for nodes over HTTP: `python bench/load.py --help`.
+
+Transfers between the accounts of a development chain are signed ahead (and kept on disk), then sent
+in batches at a rate. With `--open-loop` a batch is sent when it is due, whatever became of those
+before it, and every latency counts from that moment: a node that stalls cannot make its own figures
+better. Offered, accepted, included and finalized transactions are counted apart; the last two come
+from the nonces of all senders at head and finalized, so nothing is counted twice. Read
+`load_batches.py` for what is sent and `load_run.py` for how.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from bench._start import require_environment
+
+    require_environment()
+
+import click
+
+from bench import machine
+from bench.load_batches import WORKLOADS, Plan, prepare
+from bench.load_run import Report, run
+from engine.client import URL_DEFAULT, Client
+from engine.errors import ExplainedError
+
+
+def as_json(report: Report, plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run with what they were measured on."""
+    return {
+        "options": options,
+        "plan": {"batch": plan.batch, "batches": plan.batches, "transactions": plan.count},
+        "counts": report.counts,
+        "refused": report.refused,
+        "tx_per_s": {
+            "offered": report.counts["offered"] * 1_000 // max(1, report.elapsed_ms),
+            "accepted": report.counts["accepted"] * 1_000 // max(1, report.elapsed_ms),
+            "finalized": report.counts["finalized"] * 1_000 // max(1, report.final_ms),
+        },
+        "elapsed_ms": report.elapsed_ms,
+        "final_ms": report.final_ms,
+        "latency_us": report.latency_us,
+        "late_us_max": report.late_us_max,
+        "machine": machine.describe(Path.cwd()),
+    }
+
+
+def plot(report: Report, path: Path) -> None:
+    """Draw both latencies by percentile."""
+    from matplotlib.figure import Figure  # an extra: only whoever plots has it
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, figures in report.latency_us.items():
+        texts = list(figures)
+        axes.plot(texts, [figures[text] / 1_000 for text in texts], marker="o", label=name)
+    axes.set_yscale("log")
+    axes.set_ylabel("milliseconds from the intended send time")
+    axes.legend()
+    figure.savefig(path)
+
+
+def show(values: dict[str, Any]) -> None:
+    """Print a run for a person."""
+    counts, rates = values["counts"], values["tx_per_s"]
+    for name in ("offered", "accepted", "included", "finalized"):
+        rate = f"  {rates[name]:>9,} tx/s" if name in rates else ""
+        click.echo(f"{name:10} {counts[name]:>12,}{rate}")
+    for reason, count in values["refused"].items():
+        click.echo(f"  refused  {count:>12,}  {reason}")
+    for name, figures in values["latency_us"].items():
+        line = "  ".join(f"{text} {us / 1_000:,.1f}" for text, us in figures.items())
+        click.echo(f"ms to {name:10} {line}")
+
+
+@click.command(context_settings={"max_content_width": 100})
+@click.option(
+    "--rate", type=click.IntRange(1, 10**7), required=True, help="transactions per second"
+)
+@click.option("--duration", type=click.IntRange(1, 86_400), required=True, help="in seconds")
+@click.option("--open-loop", is_flag=True, help="send when due, however slow the answers are")
+@click.option("--accounts", type=click.IntRange(2, 10_000), default=10, show_default=True)
+@click.option("--workload", type=click.Choice(WORKLOADS), default=WORKLOADS[0], show_default=True)
+@click.option("--batch", type=click.IntRange(1, 32_768), default=1_000, show_default=True)
+@click.option("--url", "urls", multiple=True, default=(URL_DEFAULT,), show_default=True)
+@click.option(
+    "--connections", type=click.IntRange(1, 64), default=4, show_default=True, help="per url"
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True)
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path))
+def main(
+    rate: int,
+    duration: int,
+    open_loop: bool,
+    accounts: int,
+    workload: str,
+    batch: int,
+    urls: tuple[str, ...],
+    connections: int,
+    seed: int,
+    json_path: Path | None,
+    plot_path: Path | None,
+) -> None:
+    """Send transfers between the accounts of `python -m engine dev --accounts N` to nodes.
+
+    --url may be given several times; batches go over all connections in turn, those of one sender
+    over one, so that its nonces come in order.
+    """
+    options = {
+        "rate": rate,
+        "duration_s": duration,
+        "open_loop": open_loop,
+        "accounts": accounts,
+        "workload": workload,
+        "nodes": len(urls),
+        "connections": connections,
+        "seed": seed,
+    }
+    try:
+        with Client(urls[0]) as client:
+            plan = prepare(
+                client, rate * duration, batch, accounts=accounts, workload=workload, seed=seed,
+                lanes=len(urls) * connections, say=lambda text: click.echo(text, err=True),
+            )  # fmt: skip
+        report = run(
+            plan, [url for url in urls for _ in range(connections)], rate=rate, is_open=open_loop,
+            say=lambda text: click.echo(text, err=True),
+        )  # fmt: skip
+    except ExplainedError as error:
+        click.echo(str(error), err=True)
+        raise SystemExit(2) from error
+    values = as_json(report, plan, options)
+    show(values)
+    if json_path is not None:
+        json_path.write_text(json.dumps(values, indent=2) + "\n")
+    if plot_path is not None:
+        plot(report, plot_path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What a load consists of: signed transfers in batches, made once and kept on disk.
+
+Senders are the accounts of a development chain, whose keys everybody knows. Their nonces go on from
+those at the node's head, so the kept file of a chain that has moved on is not used again: its name
+contains the chain, the nonces and the arguments. Workloads: `uniform` (everybody pays everybody),
+`zipf` (the k-th account with a share like 1/k, on both sides), `weth` (everybody pays one account,
+as traffic with one popular contract does).
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from engine.address import encode_address
+from engine.client import Client
+from engine.columns import from_records, signed_messages
+from engine.constants import TRANSACTION_BYTES, TRANSACTION_VERSION
+from engine.dev import dev_key
+from engine.genesis import transaction_domain
+from kernels.insecure_signer import insecure_sign
+from kernels.layout import U8, U64
+
+WORKLOADS = ("uniform", "zipf", "weth")
+VALID_UNTIL = 2**62
+AMOUNT_MAX = 1_000
+"""base units of a transfer; every account of the chain exists, so any amount is legal"""
+SIGN_ROWS = 2**16
+"""Signed at once."""
+FOLDER = Path(os.environ.get("TOS_CACHE_DIR") or Path.home() / ".cache" / "tos", "load")
+KEPT_FILES_MAX = 8
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """Signed transfers, batch by batch."""
+
+    records: U8
+    """(n, 192) uint8, in the order of sending"""
+    batch: int
+    """records of each batch, the last one aside"""
+    addresses: tuple[str, ...]
+    """of all senders"""
+    nonces: tuple[int, ...]
+    """of all senders before the first batch"""
+    targets: I64
+    """(batches,): over which connection each batch goes"""
+
+    @property
+    def count(self) -> int:
+        """Transfers of all batches."""
+        return len(self.records)
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are."""
+        return len(self.targets)
+
+    def body(self, number: int) -> bytes:
+        """Return the records of a batch."""
+        return self.records[number * self.batch :][: self.batch].tobytes()
+
+
+def prepare(
+    client: Client,
+    count: int,
+    batch: int,
+    *,
+    accounts: int,
+    workload: str,
+    seed: int,
+    lanes: int,
+    say: Callable[[str], None],
+) -> Plan:
+    """Return the batches of a run, from disk where they were made before.
+
+    Each sender belongs to one of `lanes` connections, since its nonces must come in order.
+    """
+    if accounts < lanes:
+        raise SystemExit(f"{accounts} accounts are fewer than the {lanes} connections")
+    status = client.status()
+    keys = [dev_key(number) for number in range(accounts)]
+    addresses = tuple(encode_address(key.public_key, status.address_prefix) for key in keys)
+    states = [client.account(address, "head") for address in addresses]
+    missing = [state.address for state in states if not state.exists]
+    if missing:
+        raise SystemExit(
+            f"{len(missing)} of {accounts} accounts are not on this chain, {missing[0]} for one: "
+            f"start it with `python -m engine dev --accounts {accounts}`"
+        )
+    nonces = np.array([int(state.next_nonce or state.nonce) for state in states], np.uint64)
+    arguments = f"{count} {batch} {accounts} {workload} {seed} {lanes} {status.fee_minimum}"
+    name = blake3(f"{status.genesis_hash} {arguments}".encode() + nonces.tobytes()).hexdigest()[:32]
+    path = FOLDER / f"{name}.records"
+    senders, recipients, targets = _payments(count, batch, accounts, workload, seed, lanes)
+    if path.is_file() and path.stat().st_size == count * TRANSACTION_BYTES:
+        say(f"{count:,} signed transfers from {path}")
+        records = np.fromfile(path, np.uint8).reshape(-1, TRANSACTION_BYTES)
+    else:
+        say(f"signing {count:,} transfers ...")
+        seeds = np.frombuffer(b"".join(key.seed for key in keys), np.uint8).reshape(-1, 32)
+        public = np.frombuffer(b"".join(key.public_key for key in keys), np.uint8).reshape(-1, 32)
+        rows = _unsigned(senders, recipients, public, nonces, status.chain_id, seed)
+        rows[:, 32:40] = np.frombuffer(int(status.fee_minimum).to_bytes(8, "little"), np.uint8)
+        domain = transaction_domain(bytes.fromhex(status.genesis_hash))
+        records = _sign(rows, senders, seeds, public, domain)
+        _keep(path, records)
+    return Plan(
+        records=records,
+        batch=batch,
+        addresses=addresses,
+        nonces=tuple(nonces.tolist()),
+        targets=targets,
+    )
+
+
+def _payments(
+    count: int, batch: int, accounts: int, workload: str, seed: int, lanes: int
+) -> tuple[I64, I64, I64]:
+    """Return senders and recipients, (count,), and the connection of each batch."""
+    rng = np.random.default_rng(seed)
+    batches = -(-count // batch)
+    targets = np.arange(batches, dtype=np.int64) % lanes
+    target = np.repeat(targets, batch)[:count]
+    places = accounts // lanes
+    if workload == "zipf":
+        weights = 1 / np.arange(1, places + 1)
+        senders = rng.choice(places, count, p=weights / weights.sum())
+        weights = 1 / np.arange(1, accounts + 1)
+        recipients = rng.choice(accounts, count, p=weights / weights.sum())
+    else:
+        senders = np.arange(count) % places
+        recipients = rng.integers(0, accounts, count)
+    if workload == "weth":
+        recipients = np.zeros(count, np.int64)
+    senders = senders * lanes + target
+    return senders.astype(np.int64), recipients.astype(np.int64), targets
+
+
+def _unsigned(
+    senders: I64, recipients: I64, public: U8, nonces: U64, chain_id: int, seed: int
+) -> U8:
+    """Return (n, 192) records without fee and signature, each sender's nonces in order."""
+    count = len(senders)
+    order = np.argsort(senders, kind="stable")
+    rank = np.empty(count, np.int64)
+    sorted_senders = senders[order]
+    starts = np.searchsorted(sorted_senders, sorted_senders, side="left")
+    rank[order] = np.arange(count) - starts
+    rows = np.zeros((count, TRANSACTION_BYTES), np.uint8)
+    rows[:, 0] = TRANSACTION_VERSION
+    rows[:, 4:8] = np.frombuffer(chain_id.to_bytes(4, "little"), np.uint8)
+    amounts = np.random.default_rng(seed + 1).integers(1, AMOUNT_MAX, count).astype(np.uint64)
+    numbers = (
+        nonces[senders] + rank.astype(np.uint64),
+        np.full(count, VALID_UNTIL, np.uint64),
+        amounts,
+    )
+    for start, column in zip((8, 16, 24), numbers, strict=True):
+        rows[:, start : start + 8] = column.view(np.uint8).reshape(-1, 8)
+    rows[:, 64:96] = public[senders]
+    rows[:, 96:128] = public[recipients]
+    return rows
+
+
+def _sign(rows: U8, senders: I64, seeds: U8, public: U8, domain: bytes) -> U8:
+    """Put the signatures in, and return the records."""
+    for start in range(0, len(rows), SIGN_ROWS):
+        part = rows[start : start + SIGN_ROWS]
+        who = senders[start : start + SIGN_ROWS]
+        messages = signed_messages(from_records(part), domain)
+        part[:, 128:] = insecure_sign(
+            np.ascontiguousarray(seeds[who]), np.ascontiguousarray(public[who]), messages
+        )
+    return rows
+
+
+def _keep(path: Path, records: U8) -> None:
+    """Keep a file whole or not at all, and only the newest few."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{secrets.token_hex(4)}.part")
+    records.tofile(part)
+    part.replace(path)
+    kept = sorted(path.parent.glob("*.records"), key=lambda item: item.stat().st_mtime_ns)
+    for old in kept[:-KEPT_FILES_MAX]:
+        old.unlink(missing_ok=True)

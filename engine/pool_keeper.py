@@ -1,0 +1,320 @@
+"""The pool between the service's threads: batches in, head moves in, the file at start and end.
+
+A batch is checked and its signatures are verified on the thread that brings it. Whether its
+accounts can pay is judged on the writer's thread, where the state stands still; batches that wait
+for it meanwhile are judged together in one turn, so that blocks and batches cannot push each other
+out of the writer's queue. Read `mempool.py` for the rules. Spec: spec/engine_api.md#submit.
+"""
+
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.chain import Node
+from engine.codec import decode_payload
+from engine.columns import to_records
+from engine.constants import TRANSACTION_BYTES
+from engine.events import Notice, Report
+from engine.executor import Executor
+from engine.mempool import Listener, Mempool
+from engine.pool_accounts import Route, read_accounts, read_at, route
+from engine.pool_admission import Admission
+from engine.pool_file import POOL_FILE_NAME, PoolFileRefused, read_pool, remove_pool, write_pool
+from engine.pool_recent import RecentBlocks
+from engine.pool_rules import (
+    BATCH_MAX,
+    AccountsRead,
+    Checked,
+    Move,
+    PoolAnswer,
+    PoolLimits,
+    PoolReason,
+    PoolStatus,
+)
+from engine.writer import POLL_MS, seconds
+from engine_api.protocol import NS_PER_MS
+from engine_api.types import EngineApiError, ErrorCode, SubmitResult
+from kernels.layout import U8
+
+BATCHES_MAX = 64
+"""Batches that wait for the writer; as many as a server lets in."""
+SECRET_BYTES = 64
+
+OnWriter = Callable[[Callable[[], None]], None]
+"""Runs a function on the writer's thread and returns when it has run, or raises."""
+
+
+def wall_clock_ms() -> int:
+    """Return milliseconds since 1970, for the times of outcomes."""
+    return time.time_ns() // NS_PER_MS
+
+
+class _Waiting:
+    """A checked batch on its way to the writer."""
+
+    __slots__ = ("batch", "codes", "done", "error")
+
+    def __init__(self, batch: Checked) -> None:
+        self.batch = batch
+        self.codes = batch.codes
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+
+class PoolKeeper:
+    """Owns the pool of one executor."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        report: Report,
+        limits: PoolLimits | None = None,
+        listener: Listener | None = None,
+        clock_ms: Callable[[], int] = wall_clock_ms,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Stand at the executor's head with an empty pool, and follow it from now on."""
+        head = executor.chain.node(executor.head)
+        self.pool = Mempool(
+            rules=executor.rules,
+            height=head.height,
+            secret=secrets.token_bytes(SECRET_BYTES),
+            limits=limits,
+            listener=listener,
+        )
+        self.recent = RecentBlocks()
+        self._executor = executor
+        self._admission = Admission(
+            self.pool,
+            chain_id=executor.chain_id,
+            domain=executor.domain,
+            backend=lambda: executor.chain.state.backend,
+            marks=executor.marks,
+        )
+        self._report = report
+        self._clock_ms = clock_ms
+        self._clock_ns = clock_ns
+        self._head = head.block_hash
+        self._condition = threading.Condition()
+        self._waiting: deque[_Waiting] = deque()
+        self._is_called = False
+        """whether the writer is about to take what waits"""
+        executor.ensure(executor.head)
+        for node in route(executor.chain, executor.chain.finalized, head).done:
+            self._remember(node)
+        executor.moved = self._moved
+
+    def __len__(self) -> int:
+        """Count the transactions that wait."""
+        return len(self.pool)
+
+    # Batches
+
+    def admit(self, batch: bytes | memoryview, on_writer: OnWriter) -> U8:
+        """Take records of 192 bytes; return a PoolReason for each, (n,) uint8.
+
+        Raises RESOURCE_EXHAUSTED when too many batches wait, and what `on_writer` raises.
+        """
+        checked = self._admission.check(batch)
+        if not (checked.codes == PoolReason.ACCEPTED).any():
+            return checked.codes
+        waiting = _Waiting(checked)
+        with self._condition:
+            if len(self._waiting) >= BATCHES_MAX:
+                raise EngineApiError(
+                    ErrorCode.RESOURCE_EXHAUSTED,
+                    f"{BATCHES_MAX} batches wait already: send it again later",
+                )
+            self._waiting.append(waiting)
+            is_caller, self._is_called = not self._is_called, True
+        if is_caller:
+            try:
+                on_writer(self._take_waiting)
+            except BaseException as error:
+                self._give_up(error)
+        waiting.done.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        with self._condition:
+            self._condition.notify_all()
+        return waiting.codes
+
+    def submit(self, batch: bytes | memoryview, on_writer: OnWriter) -> bytes:
+        """Take records; return a SubmitResult for each."""
+        codes = self.admit(batch, on_writer)
+        results = np.full(len(codes), SubmitResult.REFUSED, np.uint8)
+        results[codes == PoolReason.POOL_FULL] = SubmitResult.QUEUE_FULL
+        is_taken = (codes == PoolReason.ACCEPTED) | (codes == PoolReason.DUPLICATE)
+        results[is_taken] = SubmitResult.QUEUED
+        return results.tobytes()
+
+    def wait(self, timeout_ms: int, is_over: Callable[[], bool] = bool) -> None:
+        """Return as soon as something can be built with, or nobody waits, or after the time."""
+        end_ns = self._clock_ns() + timeout_ms * NS_PER_MS
+        with self._condition:
+            while not self.pool.ready_count:
+                left_ns = end_ns - self._clock_ns()
+                if left_ns <= 0 or is_over():
+                    return
+                self._condition.wait(seconds(min(POLL_MS, left_ns // NS_PER_MS + 1)))
+
+    def _take_waiting(self) -> None:
+        """Judge all batches that wait; on the writer's thread."""
+        with self._condition:
+            batches = list(self._waiting)
+            self._waiting.clear()
+            self._is_called = False
+        chain = self._executor.chain
+        head = chain.node(self._head)
+        failure: BaseException | None = None
+        for waiting in batches:
+            batch = waiting.batch
+            try:
+                if failure is None:
+                    read = read_at(chain, head, np.concatenate([batch.senders, batch.recipients]))
+                    waiting.codes = self.pool.add(batch, read, now_ms=self._clock_ms())
+            except BaseException as error:
+                failure = error
+            waiting.error = failure
+            waiting.done.set()
+        if failure is not None:
+            raise failure
+
+    def _give_up(self, error: BaseException) -> None:
+        """Let everybody who waits know that the writer cannot be had."""
+        with self._condition:
+            batches = list(self._waiting)
+            self._waiting.clear()
+            self._is_called = False
+        for waiting in batches:
+            waiting.error = error
+            waiting.done.set()
+
+    # The head
+
+    def _moved(self, top: Node) -> None:
+        """Follow the executor, whose state stands at its new head; on the writer's thread."""
+        chain = self._executor.chain
+        if top.block_hash == self._head:
+            return
+        if self._head in chain:
+            if chain.missing(self._head):
+                self._executor.ensure(self._head)
+                chain.switch(top.block_hash)
+            way = route(chain, chain.node(self._head), top)
+        else:
+            way = Route(undone=[], done=[])
+        move = self._move(way, top, is_refresh=self._head not in chain)
+        self.pool.follow(move, now_ms=self._clock_ms())
+        for node in way.undone:
+            self.recent.remove(node.block_hash)
+        for node in way.done:
+            self._remember(node)
+        self._head = top.block_hash
+
+    def _move(self, way: Route, top: Node, *, is_refresh: bool) -> Move:
+        """Return what the pool must know of a way; is_refresh: ask for every sender anew."""
+        chain = self._executor.chain
+        accounts = chain.state.accounts
+        undone = [chain.outcome(node.block_hash) for node in way.undone[::-1]]
+        done = [chain.outcome(node.block_hash) for node in way.done]
+        outcomes = [*undone, *done]
+        slots = np.concatenate([np.empty(0, np.uint32), *(item.changes.slots for item in outcomes)])
+        keys = self.pool.sender_keys()
+        if is_refresh or len(keys) < len(slots):
+            read = read_accounts(accounts, keys)
+        else:
+            slots = slots[slots < np.uint32(accounts.count)]
+            keys, balances, nonces = accounts.read(slots)
+            gone = [item.changes.created_keys for item in undone]
+            keys = np.concatenate([keys, *gone])
+            rest = read_accounts(accounts, keys[len(slots) :])
+            read = AccountsRead(
+                exists=np.concatenate([np.ones(len(slots), np.bool_), rest.exists]),
+                balances=np.concatenate([balances, rest.balances]),
+                nonces=np.concatenate([nonces, rest.nonces]),
+            )
+        nothing = np.empty((0, 32), np.uint8)
+        returned = [np.empty((0, TRANSACTION_BYTES), np.uint8)]
+        returned += [self._records_of(node) for node in way.undone[::-1]]
+        records = np.concatenate(returned)
+        return Move(
+            height=top.height,
+            included=np.concatenate([nothing, *(item.transaction_hashes for item in done)]),
+            returned=records,
+            returned_hashes=np.concatenate(
+                [nothing, *(item.transaction_hashes for item in undone)]
+            ),
+            returned_accounts=read_accounts(accounts, np.ascontiguousarray(records[:, 64:96])),
+            keys=keys,
+            accounts=read,
+        )
+
+    def _records_of(self, node: Node) -> U8:
+        payload = self._executor.store.payload(node.block_hash)
+        assert payload is not None, "payloads above finalized are never pruned"
+        return to_records(decode_payload(payload, self._executor.limits).columns)
+
+    def _remember(self, node: Node) -> None:
+        hashes = self._executor.chain.outcome(node.block_hash).transaction_hashes
+        self.recent.add(node.block_hash, node.height, hashes)
+
+    # Questions and the quarantine
+
+    def quarantine(self, transaction_hash: bytes) -> None:
+        """Refuse a transaction from now on: the serial arm found that it may not be included."""
+        self.pool.quarantine(transaction_hash, now_ms=self._clock_ms())
+
+    def status_of(self, transaction_hash: bytes) -> PoolAnswer:
+        """Return what pool and chain know of a transaction; final ones by the store's index."""
+        answer = self.pool.status_of(transaction_hash)
+        if answer.status is PoolStatus.PENDING:
+            return answer
+        found = self.recent.find(transaction_hash)
+        height = None if found is None else found.height
+        if height is None:
+            place = self._executor.store.find_transaction(transaction_hash)
+            height = None if place is None else place.height
+        if height is None:
+            return answer
+        is_final = height <= self._executor.chain.finalized.height
+        return PoolAnswer(
+            status=PoolStatus.FINALIZED if is_final else PoolStatus.INCLUDED,
+            reason=PoolReason.INCLUDED,
+            covered_from_ms=answer.covered_from_ms,
+        )
+
+    # The file
+
+    def load(self, on_writer: OnWriter) -> None:
+        """Take in what waited when the last process ended, as if it were sent again."""
+        store = self._executor.store
+        folder = store.home
+        path = folder / POOL_FILE_NAME
+        try:
+            records = read_pool(path, store.genesis_hash, len(self.pool.marks))
+        except (PoolFileRefused, OSError) as error:
+            self._report(Notice(text=f"the pool starts empty: {error}"))
+            records = np.empty((0, TRANSACTION_BYTES), np.uint8)
+        for start in range(0, len(records), BATCH_MAX):
+            self.admit(records[start : start + BATCH_MAX].tobytes(), on_writer)
+        if len(records):
+            self._report(Notice(text=f"{len(self)} of {len(records)} transactions wait again"))
+        remove_pool(path)
+
+    def save(self) -> None:
+        """Write what waits for the next process."""
+        store = self._executor.store
+        records = self.pool.records()
+        if not len(records):
+            return
+        try:
+            folder = store.home
+            write_pool(folder / POOL_FILE_NAME, store.genesis_hash, records)
+        except OSError as error:
+            self._report(Notice(text=f"{len(records)} waiting transactions are lost: {error}"))

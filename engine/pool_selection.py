@@ -1,0 +1,103 @@
+"""Choose from the pool what goes into a payload: the best paid, and only what will succeed.
+
+The best rows of the pool's order are judged on the parent's state, which may stand ahead of the
+pool's head or beside it; as long as limits leave room and rows are left, more are judged. Lanes
+come in the order of their best row. The same pool and state give the same payload.
+Spec: spec/lanes.md, spec/block.md#checks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.codec import PayloadLimits, encode_payload
+from engine.columns import COLUMN_TABLE, from_records
+from engine.lanes import I64
+from engine.mempool import Mempool
+from engine.pool_accounts import read_accounts
+from engine.state import State
+from kernels import pending_order
+from kernels.host_accounts import read_only
+from kernels.layout import I32, NO_SLOT, U8
+from kernels.pending_rows import AGE, RECORD_WORDS, ROWS
+
+BATCH_MIN = 1_024
+"""Rows that are judged at first at least: some may be of no use."""
+_WIDTHS = read_only(np.array([column.width for column in COLUMN_TABLE], np.int64))
+_FIRST_RANK = np.uint64(2)
+"""Of a row that is not parked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection:
+    """What was chosen."""
+
+    records: U8
+    """(n, 192) uint8, in the order of the payload"""
+    lane_offsets: I32
+    """(lane_count + 1,) int32"""
+    judged_count: int
+    """rows that were looked at"""
+
+    def payload(self) -> bytes:
+        """Return the canonical bytes."""
+        return encode_payload(from_records(self.records), self.lane_offsets)
+
+
+def select(pool: Mempool, state: State, *, height: int, limits: PayloadLimits) -> Selection:
+    """Choose what goes into the payload at `height` on a state, that of the parent."""
+    with pool.lock:
+        pool.settle()
+        count = min(max(limits.transactions, BATCH_MIN), pool.ready_count)
+        while True:
+            rows = best_rows(pool, count)
+            selection, is_full = _judge(pool, state, rows, height, limits)
+            if is_full or len(rows) < count or count >= pool.ready_count:
+                return selection
+            count = min(2 * count, pool.ready_count)
+
+
+def best_rows(pool: Mempool, count: int) -> I64:
+    """Return up to `count` rows that are not parked, best first, (n,) int64; chains settled."""
+    rank, age = pool.rows.rank[: int(pool.rows.counts[ROWS])], pool.rows.links[:, AGE]
+    rows = np.flatnonzero(rank >= _FIRST_RANK)
+    if count < len(rows):
+        ranks = rank[rows]
+        place = len(rows) - count
+        least = np.partition(ranks, place)[place] if count else np.uint64(2**64 - 1)
+        best, ties = rows[ranks > least], rows[ranks == least]
+        wanted = count - len(best)
+        if wanted < len(ties):
+            ties = ties[np.argpartition(age[ties], wanted)[:wanted]]
+        rows = np.concatenate([best, ties])
+    rows = rows[np.argsort(age[rows])]
+    return rows[np.argsort(~rank[rows], kind="stable")]
+
+
+def _judge(
+    pool: Mempool, state: State, rows: I64, height: int, limits: PayloadLimits
+) -> tuple[Selection, bool]:
+    """Judge rows in their order; also say whether a limit was met."""
+    count = len(rows)
+    words = np.empty((count, RECORD_WORDS), np.uint64)
+    pending_order.gather(pool.rows, rows, words, 0, count)
+    lane_of, lane_senders = np.empty(count, np.int32), np.empty(count, np.int64)
+    lanes = int(pending_order.find_lanes(pool.rows, rows, lane_of, lane_senders, pool.marks))
+    keys = np.ascontiguousarray(pool.rows.senders[lane_senders[:lanes], :4]).view(np.uint8)
+    read = read_accounts(state.accounts, keys)
+    minimum = np.uint64(pool.rules.account_minimum)
+    spendable = read.balances - np.minimum(read.balances, minimum)
+    recipients = np.ascontiguousarray(words[:, 12:16]).view(np.uint8)
+    is_new = (state.accounts.lookup(recipients) == NO_SLOT).view(np.uint8)
+    is_kept = np.zeros(count, np.uint8)
+    # One account is left over for the fee recipient.
+    room = max(pool.rules.accounts_max - state.count - 1, 0)
+    numbers = (limits.bytes, limits.transactions, limits.objects, room, height, minimum)
+    kept, opened, is_full = pending_order.judge(
+        *(words, lane_of, read.nonces, spendable, read.exists.view(np.uint8), is_new),
+        *(np.array(numbers, np.uint64), _WIDTHS, is_kept),
+    )
+    order, offsets = np.empty(int(kept), np.int64), np.zeros(int(opened) + 1, np.int32)
+    pending_order.arrange(lane_of, lanes, is_kept, order, offsets)
+    records = words[order].view(np.uint8)
+    return Selection(records=records, lane_offsets=offsets, judged_count=count), bool(is_full)

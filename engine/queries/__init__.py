@@ -1,0 +1,1 @@
+"""What users ask a node, over HTTP: state, history, proofs, submission, events."""

@@ -1,0 +1,196 @@
+"""What a node answers, as values that become JSON; the client reads the same ones.
+
+Amounts, nonces and `valid_until` are strings of decimal digits, since they may exceed 2^53;
+heights, positions and times are numbers. Hashes, memos and signatures are hex digits, addresses
+bech32m.
+"""
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+TransactionState = Literal[
+    "pending", "included", "finalized", "rejected", "replaced", "dropped", "expired"
+]
+
+
+class Answer(Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Base of all answers."""
+
+
+class Error(Answer, frozen=True, kw_only=True):
+    """Why there is no answer."""
+
+    code: str
+    """stable"""
+    what: str
+    """what is wrong, a sentence"""
+    what_to_do: str
+
+
+class BlockName(Answer, frozen=True, kw_only=True):
+    """A block by both of its names."""
+
+    height: int
+    hash: str
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """The chain, its rules, and where this node stands."""
+
+    chain_id: int
+    genesis_hash: str
+    address_prefix: str
+    symbol: str
+    decimals: int
+    account_minimum: str
+    fee_minimum: str
+    head: BlockName
+    safe: BlockName
+    finalized: BlockName
+    pending_count: int
+    """transactions that wait for a block"""
+    degraded: str
+    """why the node is slower than it should be; empty normally"""
+    software: str
+
+
+class Account(Answer, frozen=True, kw_only=True):
+    """An account at a followed block."""
+
+    address: str
+    exists: bool
+    """an account exists from its first credit on; balance and nonce are 0 before"""
+    slot: int | None
+    balance: str
+    spendable: str
+    """balance less the reserve"""
+    nonce: str
+    """transactions of this account so far"""
+    next_nonce: str | None = None
+    """what to sign next, after the transactions that wait; at the head alone"""
+    at: Literal["finalized", "safe", "head"]
+    block: BlockName
+    proof: dict[str, Any] | UnsetType = UNSET
+    """of `slot`, `balance` and `nonce`, if it was asked for; see spec/proofs.md"""
+
+
+class Transaction(Answer, frozen=True, kw_only=True):
+    """The fields of a signed transaction."""
+
+    sender: str
+    recipient: str
+    amount: str
+    fee: str
+    nonce: str
+    valid_until: str
+    """last height at which it may be included"""
+    memo: str = "00" * 16
+    signature: str
+
+
+class Receipt(Answer, frozen=True, kw_only=True):
+    """What an included transaction came to."""
+
+    transaction_hash: str
+    status: Literal["SUCCESS", "INSUFFICIENT_BALANCE", "BELOW_ACCOUNT_MINIMUM"]
+    kind: int
+    units: int
+    fee_charged: str
+    block: BlockName
+    position: int
+    is_final: bool
+
+
+class TransactionAnswer(Answer, frozen=True, kw_only=True):
+    """Where a transaction is on its way."""
+
+    hash: str
+    state: TransactionState
+    reason: str
+    """why it is where it is: of the pool, or the receipt's status; empty if all is well"""
+    transaction: Transaction | None
+    receipt: Receipt | None
+    proof: dict[str, Any] | UnsetType = UNSET
+    """that it stands in its block, if it was asked for; see spec/proofs.md"""
+
+
+class HistoryEntry(Answer, frozen=True, kw_only=True):
+    """A final transaction of an account."""
+
+    hash: str
+    transaction: Transaction
+    receipt: Receipt
+
+
+class History(Answer, frozen=True, kw_only=True):
+    """A page of an account's final transactions, newest first."""
+
+    address: str
+    transactions: list[HistoryEntry]
+    before: str | None
+    """what to ask the next page with; null on the last one"""
+
+
+class Block(Answer, frozen=True, kw_only=True):
+    """A block's header."""
+
+    height: int
+    hash: str
+    is_final: bool
+    version: int
+    chain_id: int
+    epoch: int
+    parent_hash: str
+    timestamp_ms: int
+    proposer: str
+    fee_recipient: str
+    validator_set_id: str
+    payload_commitment: str
+    payload_bytes: int
+    transaction_count: int
+    transactions_root: str
+    state_hash: str
+    receipts_hash: str
+    system_hash: str
+    next_validator_set_hash: str
+
+
+class Accepted(Answer, frozen=True, kw_only=True):
+    """A transaction waits for a block."""
+
+    hash: str
+    state: Literal["pending"]
+
+
+class HeadEvent(Answer, frozen=True, kw_only=True):
+    """Another block is followed; it may still be given up."""
+
+    height: int
+    hash: str
+    parent_hash: str
+    transaction_count: int
+
+
+class FinalizedEvent(Answer, frozen=True, kw_only=True):
+    """A block is irreversible."""
+
+    height: int
+    hash: str
+
+
+class AccountEvent(Answer, frozen=True, kw_only=True):
+    """An account that was asked for, at a finalized block; sent at first and when it changes."""
+
+    address: str
+    balance: str
+    nonce: str
+    block: BlockName
+
+
+class GapEvent(Answer, frozen=True, kw_only=True):
+    """Events were missed: read the state again."""
+
+    missed_count: int | None
+    """null where it is not known, after a restart"""
+    what_to_do: str

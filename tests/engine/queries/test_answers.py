@@ -1,0 +1,284 @@
+"""The paths of the HTTP interface on real blocks: every answer is what the oracle says."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.columns import COLUMN_TABLE, from_records
+from engine.pool_rules import PoolReason
+from engine.queries.submission import ARROW, ONE_BYTES_MAX, RECORDS, arrow_schema
+from spec import oracle, verify
+from tests.engine.homes import FEE_RECIPIENT, key_pair
+from tests.engine.queries.conftest import Node, transactions_of
+
+RULES = verify.load()
+BATCH_STATUSES = bytes(
+    [PoolReason.ACCEPTED, PoolReason.SIGNATURE, PoolReason.WRONG_CHAIN, PoolReason.ACCEPTED]
+)
+Address = Callable[[bytes], str]
+
+
+def fields_of(transaction: Any, address: Address) -> dict[str, str]:
+    """Return a transaction as it is sent."""
+    numbers = {n: str(getattr(transaction, n)) for n in ("amount", "fee", "nonce", "valid_until")}
+    return {
+        **numbers,
+        "sender": address(transaction.sender),
+        "recipient": address(transaction.recipient),
+        "memo": transaction.memo.hex(),
+        "signature": transaction.signature.hex(),
+    }
+
+
+def test_status_says_where_the_node_stands(node: Node) -> None:
+    """Genesis at first, then head, safe and finalized as they move."""
+    genesis = node.home.maker.hash.hex()
+    before = node.get("/v1/status")
+    assert before["finalized"] == {"height": 0, "hash": genesis}
+    assert before["genesis_hash"] == genesis
+    assert (before["chain_id"], before["address_prefix"]) == (7, "tos")
+    first, second = node.add(), node.add(finalized=1)
+    after = node.get("/v1/status")
+    assert after["head"] == {"height": 2, "hash": second.hash.hex()}
+    assert after["finalized"] == {"height": 1, "hash": first.hash.hex()}
+
+
+def test_accounts_at_every_followed_block(node: Node, address: Address) -> None:
+    """Balance, spendable and nonce at head and finalized are the oracle's; unknown ones are 0."""
+    blocks = [node.add(6), node.add(6, finalized=1)]
+    for at, block in (("finalized", blocks[0]), ("head", blocks[1])):
+        for slot, account in enumerate(node.home.maker.accounts(block)):
+            found = node.get(f"/v1/accounts/{address(account.key)}", at=at)
+            assert found["block"] == {"height": block.height, "hash": block.hash.hex()}
+            assert (found["slot"], found["exists"]) == (slot, True)
+            assert (found["balance"], found["nonce"]) == (str(account.balance), str(account.nonce))
+            assert found["spendable"] == str(account.balance - min(5, account.balance))
+    nobody = node.get(f"/v1/accounts/0x{'ab' * 32}")
+    assert (nobody["exists"], nobody["balance"], nobody["slot"]) == (False, "0", None)
+    plain = node.get(f"/v1/accounts/{address(FEE_RECIPIENT)}")
+    assert plain == node.get(f"/v1/accounts/{address(FEE_RECIPIENT)}", at="finalized")
+
+
+def test_proofs_of_answers_verify(node: Node, address: Address) -> None:
+    """What is asked with proof=1 convinces the standalone verifier, at every followed block."""
+    blocks = [node.add(6), node.add(6, finalized=1)]
+    for at, block in (("finalized", blocks[0]), ("head", blocks[1])):
+        found = node.get(f"/v1/accounts/{address(key_pair(3)[0])}", at=at, proof=1)
+        proven = RULES.verify_proof(found["proof"])
+        assert (proven.block_hash, proven.key) == (block.hash, key_pair(3)[0])
+        assert str(proven.balance) == found["balance"]
+        for transaction in transactions_of(block):
+            name = oracle.transaction_hash(transaction)
+            answer = node.get(f"/v1/transactions/{name.hex()}", proof=1)
+            proven = RULES.verify_proof(answer["proof"])
+            assert (proven.block_hash, proven.transaction_hash) == (block.hash, name)
+    assert node.get(f"/v1/accounts/0x{'ab' * 32}", 404, proof=1)["code"] == "proof.no_account"
+
+
+def test_a_transaction_on_its_way(node: Node, address: Address) -> None:
+    """Unknown, pending, included, finalized; receipt and fields are right."""
+    first = node.home.maker.transaction(0, 0, key_pair(1)[0], amount=77)
+    name = oracle.transaction_hash(first).hex()
+    assert node.get(f"/v1/transactions/{name}", 404)["code"] == "transaction.unknown"
+    sent = node.http.post("/v1/transactions", json=fields_of(first, address))
+    assert (sent.status_code, sent.json()) == (202, {"hash": name, "state": "pending"})
+    assert node.get(f"/v1/transactions/{name}")["state"] == "pending"
+    assert node.get("/v1/status")["pending_count"] == 1
+    assert node.get(f"/v1/receipts/{name}", 404)["code"] == "transaction.pending"
+    block = node.add(transactions=[first], finalized=1)
+    found = node.get(f"/v1/transactions/{name}")
+    assert (found["state"], found["receipt"]["is_final"]) == ("included", False)
+    node.add()
+    found = node.get(f"/v1/transactions/{name}")
+    assert found["state"] == "finalized"
+    assert found["transaction"] == fields_of(first, address)
+    node.home.service.wait_indexed()
+    receipt = node.get(f"/v1/receipts/{name}")
+    assert receipt == found["receipt"]
+    assert receipt["block"] == {"height": 1, "hash": block.hash.hex()}
+    assert (receipt["status"], receipt["fee_charged"]) == ("SUCCESS", "1")
+
+
+def test_history_is_paged_newest_first(node: Node, address: Address) -> None:
+    """Pages of any length give every final transaction of an account once, newest first."""
+    for _ in range(5):
+        node.add(6)
+    node.home.service.wait_indexed()
+    key = key_pair(2)[0]
+    expected = [
+        oracle.transaction_hash(transaction).hex()
+        for block in reversed(node.blocks)
+        for transaction in reversed(transactions_of(block))
+        if key in (transaction.sender, transaction.recipient)
+    ]
+    for limit in (1, 3, 100):
+        found: list[str] = []
+        before: dict[str, Any] = {}
+        while True:
+            page = node.get(f"/v1/accounts/{address(key)}/transactions", limit=limit, **before)
+            found += [item["hash"] for item in page["transactions"]]
+            if page["before"] is None:
+                break
+            before = {"before": page["before"]}
+        assert found == expected
+
+
+def test_blocks_by_every_name(node: Node, address: Address) -> None:
+    """Height, hash and word lead to the same block; genesis and unknown ones are explained."""
+    block = node.add()
+    head = node.add(finalized=1)
+    found = [node.get(f"/v1/blocks/{name}") for name in (1, block.hash.hex(), "finalized")]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["is_final"]
+    assert found[0]["state_hash"] == block.fields.state_hash.hex()
+    assert found[0]["fee_recipient"] == address(FEE_RECIPIENT)
+    assert not node.get("/v1/blocks/head")["is_final"]
+    assert node.get("/v1/blocks/head")["parent_hash"] == block.hash.hex()
+    assert node.get(f"/v1/blocks/{head.hash.hex()}")["height"] == 2
+    for name in ("0", "3", "99999999999999999999", "ab" * 32):
+        assert node.get(f"/v1/blocks/{name}", 404)["code"] == "block.unknown"
+    assert node.get("/v1/blocks/none", 400)["code"] == "query.hash"
+
+
+def test_batches_of_records_and_of_columns(node: Node) -> None:
+    """A status per record in order, as bytes or as an Arrow column."""
+    made = [node.home.maker.transaction(n, 0, b"\x01" * 32) for n in range(4)]
+    records = [bytearray(oracle.encode_transaction(item)) for item in made]
+    records[1][150] ^= 1
+    records[2][4] ^= 1
+    body = b"".join(records)
+    answer = node.http.post(
+        "/v1/transactions/batch", content=body, headers={"content-type": RECORDS}
+    )
+    assert answer.status_code == 200
+    wrong = [PoolReason.SIGNATURE, PoolReason.WRONG_CHAIN]
+    assert list(answer.content) == [PoolReason.ACCEPTED, *wrong, PoolReason.ACCEPTED]
+    rows = np.frombuffer(body, np.uint8).reshape(-1, 192)
+    columns = from_records(rows)
+    arrays = []
+    for column, field in zip(COLUMN_TABLE, arrow_schema(), strict=True):
+        values = getattr(columns, column.name)
+        as_list = [v.tobytes() for v in values] if values.ndim == 2 else values.tolist()
+        arrays.append(pa.array(as_list, field.type))
+    batch = pa.record_batch(arrays, schema=arrow_schema())
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch.slice(0, 1))
+        writer.write_batch(batch.slice(1))
+    answer = node.http.post(
+        "/v1/transactions/batch", content=sink.getvalue(), headers={"content-type": ARROW}
+    )
+    with pa.ipc.open_stream(answer.content) as reader:
+        statuses = reader.read_all().column("status").to_pylist()
+    assert statuses == [PoolReason.DUPLICATE, *wrong, PoolReason.DUPLICATE]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"signature": "00" * 64}, 409, "transaction.signature"),
+        ({"nonce": "1"}, 409, "transaction.signature"),
+        ({"fee": "0"}, 409, "transaction.fee_below_minimum"),
+        ({"valid_until": "0"}, 409, "transaction.expired"),
+        ({"amount": "1000000000"}, 409, "transaction.signature"),
+        ({"amount": "18446744073709551616"}, 409, "transaction.range"),
+        ({"sender": "0x" + "ab" * 32}, 409, "transaction.signature"),
+        ({"sender": "tos1x"}, 404, "address.length"),
+        ({"amount": 5}, 400, "transaction.form"),
+        ({"amount": "05"}, 400, "transaction.form"),
+        ({"more": "5"}, 400, "transaction.form"),
+    ],
+)
+def test_a_transaction_that_cannot_be_taken_is_explained(
+    node: Node, address: Address, change: dict[str, Any], status: int, code: str
+) -> None:
+    """The code says what is against it, and there is a sentence and what to do."""
+    good = fields_of(node.home.maker.transaction(0, 0, key_pair(1)[0]), address)
+    answer = node.http.post("/v1/transactions", json={**good, **change})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["what"]
+    assert answer.json()["what_to_do"]
+
+
+def test_what_the_state_is_against_is_explained(node: Node, address: Address) -> None:
+    """Signed rightly, and refused by the pool: nonce, means, sender, recipient, replacement."""
+    maker, one = node.home.maker, key_pair(1)[0]
+    node.add(transactions=[maker.transaction(0, 0, one)])
+    refusals = [
+        (maker.transaction(0, 0, one), "transaction.nonce_used"),
+        (maker.transaction(1, 9_999, one), "transaction.nonce_too_far"),
+        (maker.transaction(1, 0, one, amount=2**40), "transaction.insufficient_balance"),
+        (maker.transaction(60, 0, one), "transaction.unknown_sender"),
+        (maker.transaction(1, 0, b"\xcd" * 32, amount=1), "transaction.recipient_below_minimum"),
+    ]
+    for transaction, code in refusals:
+        answer = node.http.post("/v1/transactions", json=fields_of(transaction, address))
+        assert (answer.status_code, answer.json()["code"]) == (409, code)
+    waiting = maker.transaction(2, 0, one)
+    assert node.http.post("/v1/transactions", json=fields_of(waiting, address)).is_success
+    other = fields_of(maker.transaction(2, 0, one, amount=11), address)
+    answer = node.http.post("/v1/transactions", json=other)
+    assert answer.json()["code"] == "transaction.fee_bump_too_low"
+    account = node.get(f"/v1/accounts/{address(key_pair(2)[0])}", at="head")
+    assert (account["nonce"], account["next_nonce"]) == ("0", "1")
+    name = oracle.transaction_hash(maker.transaction(0, 0, one, amount=12)).hex()
+    refused = fields_of(maker.transaction(0, 0, one, amount=12), address)
+    assert node.http.post("/v1/transactions", json=refused).status_code == 409
+    found = node.get(f"/v1/transactions/{name}")
+    assert (found["state"], found["reason"]) == ("rejected", "NONCE_USED")
+
+
+def test_bodies_are_bounded_and_typed(node: Node) -> None:
+    """Too long, of another type, no whole number of records, no Arrow: each has its code."""
+
+    def post(path: str, content: bytes, kind: str) -> tuple[int, str]:
+        answer: httpx.Response = node.http.post(
+            path, content=content, headers={"content-type": kind}
+        )
+        return answer.status_code, answer.json()["code"]
+
+    one, many = "/v1/transactions", "/v1/transactions/batch"
+    assert post(one, b" " * (ONE_BYTES_MAX + 1), "application/json") == (413, "query.body_size")
+    assert post(one, b"{}", "text/plain") == (415, "query.content_type")
+    assert post(one, b"[" * 9_000, "application/json") == (400, "transaction.form")
+    assert post(many, b"\0" * 191, RECORDS) == (409, "batch.length")
+    assert post(many, b"\0" * 192, ARROW) == (409, "batch.arrow")
+    assert post(many, b"", ARROW) == (409, "batch.arrow")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/nothing", 404, "http.404"),
+        ("/v1/status?x=1", 400, "query.parameter"),
+        ("/v1/accounts/tos1", 404, "address.length"),
+        ("/v1/accounts/0x12", 404, "address.hex"),
+        (f"/v1/accounts/0x{'ab' * 32}?at=now", 400, "query.at"),
+        (f"/v1/accounts/0x{'ab' * 32}?proof=2", 400, "query.flag"),
+        (f"/v1/accounts/0x{'ab' * 32}?at=head&at=head", 400, "query.parameter"),
+        (f"/v1/accounts/0x{'ab' * 32}/transactions?limit=0", 400, "query.number"),
+        ("/v1/transactions/ab", 400, "query.hash"),
+        ("/v1/events?kinds=x", 400, "events.kind"),
+    ],
+)
+def test_questions_without_an_answer_are_explained(
+    node: Node, path: str, status: int, code: str
+) -> None:
+    """Every error has a code, a sentence, and what to do."""
+    found = node.get(path, status)
+    assert found["code"] == code
+    assert found["what"]
+    assert found["what_to_do"]
+
+
+def test_pages_for_programs(node: Node) -> None:
+    """/metrics has the text that it was given; another method is refused with the right ones."""
+    assert node.http.get("/metrics").text == "tos_up 1\n"
+    answer = node.http.delete("/v1/status")
+    assert (answer.status_code, answer.json()["code"]) == (405, "http.405")
+    assert "GET" in answer.headers["allow"]

@@ -1,0 +1,229 @@
+"""The pool behind the service: forks bring back, restarts keep, the chain says what is included."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.events import Notice
+from engine.pool_file import POOL_FILE_NAME, write_pool
+from engine.pool_rules import PoolReason, PoolStatus
+from engine_api.types import Attributes, Limits, PayloadRequest, SubmitResult, Verdict
+from spec import oracle
+from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home
+from tests.engine_api.toy import Block
+
+ALL_QUEUED = {SubmitResult.QUEUED}
+THREADS = 8
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """Open a fresh home with a service."""
+    made = Home(tmp_path / "home")
+    yield made
+    assert made.service.failure == ""
+    made.close()
+
+
+def records(transactions: Sequence[Any]) -> bytes:
+    """Return transactions as records."""
+    return b"".join(oracle.encode_transaction(item) for item in transactions)
+
+
+def transfers(home: Home, count: int, first: int = 0) -> list[Any]:
+    """Return transfers of all senders, nonces in order."""
+    return [
+        home.maker.transaction(n % SENDERS, n // SENDERS, bytes([1 + n % 250]) * 32)
+        for n in range(first, first + count)
+    ]
+
+
+def follow(home: Home, block: Block, final: Block | None = None) -> None:
+    """Send a block and make it the head."""
+    assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    bottom = final.hash if final else home.service.get_status().finalized.hash
+    home.service.forkchoice_updated(block.hash, bottom, bottom)
+
+
+def built_on(home: Home, parent: Block | None) -> list[Any]:
+    """Return the transactions of a payload that is built on a block."""
+    request = PayloadRequest(
+        parent_hash=parent.hash if parent else home.maker.hash,
+        height=parent.height + 1 if parent else 1,
+        limits=Limits(bytes=2**20, transactions=1_000, objects=1_000),
+        attributes=Attributes(timestamp_ms=2**40, fee_recipient=FEE_RECIPIENT),
+        wait_ms=0,
+    )
+    built = home.service.get_payload(request).built
+    assert built is not None
+    lanes = oracle.decode_payload(bytes(built.payload), home.maker.ledger.limits)
+    return [item for lane in lanes for item in lane]
+
+
+def statuses(home: Home, transactions: Sequence[Any]) -> set[PoolStatus]:
+    """Return the statuses of transactions."""
+    return {home.service.status_of(oracle.transaction_hash(item)).status for item in transactions}
+
+
+def test_what_an_abandoned_branch_had_comes_back(home: Home) -> None:
+    """Pending, included, pending again when another branch is followed, final in the end."""
+    first, second = transfers(home, 16), transfers(home, 8, 16)
+    assert set(home.service.submit(records(first)).results) == ALL_QUEUED
+    assert statuses(home, first) == {PoolStatus.PENDING}
+    lower = home.maker.block_of(None, first, 2_000)
+    upper = home.maker.block_of(lower, second, 3_000)
+    follow(home, lower)
+    follow(home, upper)
+    assert home.service.queued_count == 0
+    assert statuses(home, [*first, *second]) == {PoolStatus.INCLUDED}
+    beside = home.maker.block_of(None, first[:3], 2_001)
+    follow(home, beside)
+    assert home.service.queued_count == 21
+    assert statuses(home, first[:3]) == {PoolStatus.INCLUDED}
+    assert statuses(home, [*first[3:], *second]) == {PoolStatus.PENDING}
+    rest = built_on(home, beside)
+    assert sorted(map(oracle.transaction_hash, rest)) == sorted(
+        map(oracle.transaction_hash, [*first[3:], *second])
+    )
+    last = home.maker.block_of(beside, rest, 4_000)
+    follow(home, last, final=last)
+    assert home.service.queued_count == 0
+    assert statuses(home, [*first, *second]) == {PoolStatus.FINALIZED}
+    home.service.wait_indexed()
+    home.restart()
+    assert statuses(home, [*first, *second]) == {PoolStatus.FINALIZED}
+
+
+def test_a_head_that_goes_back_to_an_ancestor(home: Home) -> None:
+    """Forkchoice may name an ancestor: what stood above it waits again."""
+    first = transfers(home, 8)
+    lower = home.maker.block_of(None, [], 2_000)
+    upper = home.maker.block_of(lower, first, 3_000)
+    follow(home, lower)
+    follow(home, upper)
+    home.service.forkchoice_updated(lower.hash, home.maker.hash, home.maker.hash)
+    assert statuses(home, first) == {PoolStatus.PENDING}
+    assert sorted(map(oracle.transaction_hash, built_on(home, lower))) == sorted(
+        map(oracle.transaction_hash, first)
+    )
+
+
+def test_another_transaction_with_the_nonce(home: Home) -> None:
+    """A block that nobody submitted takes the nonce: what waited with it was replaced."""
+    mine = home.maker.transaction(0, 0, b"\x01" * 32)
+    late = home.maker.transaction(0, 1, b"\x02" * 32)
+    home.service.submit(records([mine, late]))
+    theirs = home.maker.transaction(0, 0, b"\x03" * 32)
+    follow(home, home.maker.block_of(None, [theirs], 2_000))
+    answer = home.service.status_of(oracle.transaction_hash(mine))
+    assert (answer.status, answer.reason) == (PoolStatus.REPLACED, PoolReason.NONCE_USED)
+    assert answer.at_ms > 0
+    assert statuses(home, [late]) == {PoolStatus.PENDING}
+    assert statuses(home, [theirs]) == {PoolStatus.INCLUDED}
+
+
+def test_a_parent_ahead_of_the_head(home: Home) -> None:
+    """Nothing is offered twice on a block that is VALID but not followed yet."""
+    first = transfers(home, 24)
+    home.service.submit(records(first))
+    block = home.maker.block_of(None, first[:10], 2_000)
+    assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    built = built_on(home, block)
+    assert sorted(map(oracle.transaction_hash, built)) == sorted(
+        map(oracle.transaction_hash, first[10:])
+    )
+    # Admission looks at the head, wherever the state stands.
+    more = transfers(home, 8, 24)
+    assert set(home.service.submit(records(more)).results) == ALL_QUEUED
+    assert home.service.queued_count == 32
+
+
+def test_reasons_are_told(home: Home) -> None:
+    """`admit` says for each record why, `submit` what to do."""
+    good = home.maker.transaction(0, 0, b"\x01" * 32)
+    batch = records(
+        [
+            good,
+            home.maker.transaction(0, 0, b"\x02" * 32),
+            home.maker.transaction(1, 0, b"\x02" * 32, amount=1),
+            home.maker.transaction(2, 0, b"\x02" * 32, fee=0),
+            home.maker.transaction(3, 0, b"\x02" * 32, amount=10**12),
+            home.maker.transaction(SENDERS, 0, b"\x02" * 32),
+            good,
+        ]
+    )
+    codes = [PoolReason(int(code)) for code in home.service.admit(batch)]
+    assert codes == [
+        PoolReason.ACCEPTED,
+        PoolReason.FEE_BUMP_TOO_LOW,
+        PoolReason.RECIPIENT_BELOW_MINIMUM,
+        PoolReason.FEE_BELOW_MINIMUM,
+        PoolReason.INSUFFICIENT_BALANCE,
+        PoolReason.UNKNOWN_SENDER,
+        PoolReason.DUPLICATE,
+    ]
+    queued, refused = SubmitResult.QUEUED, SubmitResult.REFUSED
+    assert list(home.service.submit(batch).results) == [queued, *[refused] * 5, queued]
+
+
+def test_a_clean_restart_keeps_what_waits(home: Home) -> None:
+    """The next process has the same pool, verified every signature anew, and removed the file."""
+    first = transfers(home, 24)
+    home.service.submit(records(first))
+    parked = home.maker.transaction(0, 50, b"\x09" * 32)
+    home.service.submit(records([parked]))
+    home.restart()
+    assert not (home.folder / POOL_FILE_NAME).exists()
+    assert home.service.queued_count == 25
+    assert home.service.pool.counts().parked == 1
+    assert len(built_on(home, None)) == 24
+
+
+def test_a_file_is_not_believed(home: Home) -> None:
+    """A signature that is not valid does not come in by the file; a damaged file is left alone."""
+    good, bad = transfers(home, 2)
+    data = bytearray(records([good, bad]))
+    data[-1] ^= 1
+    home.close()
+    path = home.folder / POOL_FILE_NAME
+    write_pool(path, home.maker.hash, np.frombuffer(bytes(data), np.uint8).reshape(-1, 192))
+    home.open()
+    assert statuses(home, [good]) == {PoolStatus.PENDING}
+    assert statuses(home, [bad]) == {PoolStatus.UNKNOWN}
+    home.close()
+    path.write_bytes(path.read_bytes()[:-1])
+    home.open()
+    assert home.service.queued_count == 0
+    notices = [event.text for event in home.events if isinstance(event, Notice)]
+    assert any("the pool starts empty" in text for text in notices)
+
+
+def test_many_at_once(home: Home) -> None:
+    """Batches from many threads while blocks are followed: each has its answer, nothing is lost."""
+    made = transfers(home, 400)
+    lanes = [[item for item in made if item.sender == one.sender] for one in made[:SENDERS]]
+    begin = threading.Barrier(THREADS + 1)
+
+    def send(lane: list[Any]) -> set[int]:
+        begin.wait()
+        return {
+            answer
+            for start in range(0, len(lane), 5)
+            for answer in home.service.submit(records(lane[start : start + 5])).results
+        }
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        answers = [threads.submit(send, lane) for lane in lanes]
+        begin.wait()
+        parent: Block | None = None
+        for height in range(1, 6):
+            parent = home.maker.block_of(parent, [], 1_000 * height)
+            follow(home, parent)
+        assert set().union(*(answer.result() for answer in answers)) == ALL_QUEUED
+    assert home.service.queued_count == 400
+    assert len(built_on(home, parent)) == 400

@@ -1,0 +1,102 @@
+"""What a payload takes from the pool: limits of every kind, and room for accounts."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.codec import PayloadLimits, payload_bytes
+from engine.mempool import Mempool
+from engine.pool_rules import PoolLimits
+from engine.pool_selection import Selection, select
+from engine.state import State
+from engine.transition import LedgerRules
+from kernels.backend import Backend, open_backend
+from spec import oracle
+from tests.engine.ledgers import CHAIN_ID, accounts, key, open_state
+from tests.engine.test_mempool_model import checked, read_of
+
+AMPLE = 2**30
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    """Open the vectorised arm."""
+    opened = open_backend("cpu", 2)
+    yield opened
+    opened.close()
+
+
+def transfer(sender: int, nonce: int, recipient: int, fee: int = 1) -> Any:
+    """Return an unsigned transfer between account numbers."""
+    return oracle.Transaction(CHAIN_ID, nonce, 99, 10, fee, key(sender), key(recipient))
+
+
+def filled(made: list[Any], transactions: list[Any], accounts_max: int = 1_000) -> Mempool:
+    """Return a pool with transactions in it."""
+    rules = LedgerRules(fee_minimum=1, account_minimum=5, accounts_max=accounts_max)
+    pool = Mempool(rules=rules, height=0, secret=bytes(64), limits=PoolLimits(transactions=1_000))
+    by_key = {account.key: account for account in made}
+    keys = [item.sender for item in transactions] + [item.recipient for item in transactions]
+    codes = pool.add(checked(transactions), read_of(by_key, keys), now_ms=1)
+    assert not codes.any()
+    return pool
+
+
+def lanes(selection: Selection) -> list[list[Any]]:
+    """Return a selection as the oracle reads its payload."""
+    ample = oracle.Limits(AMPLE, AMPLE, AMPLE)
+    found: list[list[Any]] = oracle.decode_payload(selection.payload(), ample)
+    return found
+
+
+def chosen(pool: Mempool, state: State, **limits: int) -> list[list[Any]]:
+    """Return the lanes that are chosen, limits being ample unless they are named."""
+    named = {"bytes": AMPLE, "transactions": AMPLE, "objects": AMPLE, **limits}
+    return lanes(select(pool, state, height=1, limits=PayloadLimits(**named)))
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 5, 6, 100])
+def test_transactions_are_bounded(backend: Backend, most: int) -> None:
+    """The best ones are taken, earlier ones first among equals; lanes by their first."""
+    made = accounts([1_000] * 3)
+    queue = [transfer(n % 3, n // 3, 2, fee=1 + n % 3) for n in range(6)]
+    found = chosen(filled(made, queue), open_state(made, backend), transactions=most)
+    best = [queue[n] for n in (2, 5, 1, 4, 0, 3)]
+    assert [item for lane in found for item in lane] == best[:most]
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3])
+def test_lanes_are_bounded(backend: Backend, most: int) -> None:
+    """No more senders than objects may be written, each with all that it has."""
+    made = accounts([1_000] * 3)
+    queue = [transfer(n % 3, n // 3, 2) for n in range(6)]
+    found = chosen(filled(made, queue), open_state(made, backend), objects=most)
+    assert [len(lane) for lane in found] == [2] * most
+
+
+def test_bytes_are_bounded(backend: Backend) -> None:
+    """As many as fit: one byte less, and there is one transaction less."""
+    made = accounts([1_000] * 3)
+    pool = filled(made, [transfer(n % 3, n // 3, 2) for n in range(6)])
+    state = open_state(made, backend)
+    for count, lane_count in ((1, 1), (2, 2), (3, 3), (5, 3), (6, 3)):
+        length = payload_bytes(lane_count, count)
+        assert sum(map(len, chosen(pool, state, bytes=length))) == count
+        fewer = chosen(pool, state, bytes=length - 1)
+        assert sum(map(len, fewer)) == count - 1
+        assert payload_bytes(len(fewer), count - 1) < length
+
+
+def test_room_for_new_accounts_is_kept(backend: Backend) -> None:
+    """With room for two accounts one new recipient is paid, beside a new fee recipient."""
+    made = accounts([1_000] * 4)
+    queue = [transfer(0, 0, 50), transfer(1, 0, 2), transfer(2, 0, 51), transfer(3, 0, 0)]
+    found = chosen(filled(made, queue, accounts_max=6), open_state(made, backend))
+    assert [item.recipient for lane in found for item in lane] == [key(50), key(2), key(0)]
+
+
+def test_an_empty_pool(backend: Backend) -> None:
+    """Nothing gives the empty payload."""
+    made = accounts([1])
+    assert chosen(filled(made, []), open_state(made, backend)) == []
