@@ -190,9 +190,11 @@ class Mempool:
                     read_only(self._spendable(move.accounts.balances)),
                     read_only(move.accounts.nonces),
                 )
-            pending.settle_touched(rows, False)
-            self._write_left(now_ms)
-            self._take_back(move, now_ms)
+            if len(move.returned) or self._until_min <= self.height:
+                # What was overtaken is not counted as expired, and no chain takes anything before.
+                pending.settle_touched(rows, False)
+                self._write_left(now_ms)
+                self._take_back(move, now_ms)
             pending.drop_rows(rows, self._expired(), np.uint8(PoolReason.EXPIRED))
             self._settle(now_ms)
             self._forget_cheapest(np.empty(0, np.uint8), np.empty((0, 32), np.uint8), now_ms)

@@ -25,8 +25,6 @@ REFUSALS_MAX = 2**20
 """Outcomes of transactions that never were; apart, so that a flood of them hides nothing else."""
 QUARANTINE_MAX = 4_096
 """Hashes that the serial arm refused and that are not taken again; the oldest is forgotten."""
-OUTCOME_BYTES = 32 + 8 + 2 + 8 * 4
-"""At most, of an outcome in memory, its share of the table included."""
 ROW_BYTES = pending_rows.PER_ROW_BYTES + 3 * 8 * 4
 """At most, of a transaction in memory: its row, its sender's, and a share of three tables, which
 have at most 10/3 entries per row."""

@@ -201,7 +201,14 @@ def settle_touched(p: Any, is_strict: Any) -> None:
     forget senders without rows, and begin a new list of touched ones. Otherwise more is to come.
     """
     for i in range(p.counts[TOUCHED]):
-        prefetch_write(p.senders, np.int64(p.touched[min(i + _AHEAD, p.counts[TOUCHED] - 1)]))
+        ahead = min(i + _AHEAD, p.counts[TOUCHED] - 1)
+        prefetch_write(p.senders, np.int64(p.touched[ahead]))
+        ahead = min(i + _AHEAD // 2, p.counts[TOUCHED] - 1)
+        first = p.senders[np.int64(p.touched[ahead]), FIRST]
+        if first != NONE:
+            prefetch_write(p.links, np.int64(first))
+            prefetch(p.words, np.int64(first))
+            prefetch_write(p.rank, np.int64(first))
         sender = np.int64(p.touched[i])
         put_in_order(p, sender)
         if not is_strict:
@@ -457,7 +464,9 @@ def drop_rows(p: Any, rows: Any, code: Any) -> None:
 
 @kernel
 def update_accounts(p: Any, keys: Any, exists: Any, spendable: Any, nonces: Any) -> None:
-    """Let senders among `keys`, (n, 4) uint64, have the accounts of the rows; touch them.
+    """Let senders among `keys`, (n, 4) uint64, have the accounts of the rows.
+
+    Those are touched whose chain does not fit its account any more.
 
     exists: (n,) uint8; a sender without an account loses all its rows.
     """
@@ -475,9 +484,12 @@ def update_accounts(p: Any, keys: Any, exists: Any, spendable: Any, nonces: Any)
             if found == _ABSENT:
                 continue
             sender = np.int64(found)
+            # Most only received something: their chains stay as they are.
+            is_same = p.senders[sender, NEXT_NONCE] == nonces[i]
             p.senders[sender, SPENDABLE] = spendable[i]
             p.senders[sender, NEXT_NONCE] = nonces[i]
-            touch(p, sender)
+            if not is_same or p.senders[sender, COST] > spendable[i]:
+                touch(p, sender)
             if exists[i] == np.uint8(0):
                 while p.senders[sender, FIRST] != NONE:
                     drop(p, np.int64(p.senders[sender, FIRST]), np.uint8(NO_ACCOUNT))

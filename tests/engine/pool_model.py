@@ -147,7 +147,7 @@ class PoolModel:
 
     def free(self, count: int, accounts: Accounts) -> None:
         """Drop so many of the worst."""
-        for _, _, entry in self.order(accounts)[::-1][:count]:
+        for _, _, entry in self.order(accounts)[::-1][: max(count, 0)]:
             self.drop(entry, PoolReason.POOL_FULL)
 
     def cut(self, accounts: Accounts) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from engine.codec import PayloadLimits, payload_bytes
 from engine.mempool import Mempool
-from engine.pool_rules import PoolLimits
+from engine.pool_rules import BATCH_MAX, ROW_BYTES, PoolLimits
 from engine.pool_selection import Selection, select
 from engine.state import State
 from engine.transition import LedgerRules
@@ -100,3 +100,13 @@ def test_an_empty_pool(backend: Backend) -> None:
     """Nothing gives the empty payload."""
     made = accounts([1])
     assert chosen(filled(made, []), open_state(made, backend)) == []
+
+
+@pytest.mark.parametrize("rows", [1, 1_000, 33_333, 600_000])
+def test_memory_of_what_waits_is_bounded(rows: int) -> None:
+    """A limit in bytes is a limit in rows, beside room for one batch that is judged."""
+    limits = PoolLimits(transactions=2_000_000, bytes=rows * ROW_BYTES, outcomes=1, refusals=1)
+    rules = LedgerRules(fee_minimum=1, account_minimum=5, accounts_max=1_000)
+    counts = Mempool(rules=rules, height=0, secret=bytes(64), limits=limits).counts()
+    assert counts.pending_max == rows
+    assert counts.resident_bytes_max <= (rows + BATCH_MAX) * ROW_BYTES + 4_096
