@@ -273,7 +273,7 @@ def main(
         blocks=blocks,
         seed=seed,
     )
-    folder = Path(tempfile.mkdtemp(prefix="tos-end-to-end-", dir=directory))
+    folder = Path(tempfile.mkdtemp(prefix="tos-end-to-end-", dir=directory.absolute()))
     try:
         record_bytes = len(made.payloads[0])
         ceiling = disk_ceiling(folder, record_bytes)
