@@ -39,8 +39,21 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 HELD_EVERY = 64
-HELD_PER_VALIDATOR_MAX = 2_000
-"""entries of all tables of a replica, per validator of its set"""
+HELD_MAX = {
+    "views": (512, 0),
+    "blocks": (256, 0),
+    "ahead": (0, 1),
+    "final_queue": (128, 0),
+    "unjournalled": (512, 0),
+    "epochs": (16, 0),
+    "evidence": (0, 256),
+    "answered": (0, 1),
+    "request_counts": (0, 1),
+    "asked_peers": (0, 1),
+    "asked_blocks": (64, 0),
+    "open_calls": (5, 0),
+}
+"""table of a replica -> entries, and entries for each node of the world"""
 
 View = tuple[int, int]
 """(epoch, view)"""
@@ -433,7 +446,7 @@ class Checks:
             self.evidence.check_owed(node)
         self._counter += 1
         if self._counter % HELD_EVERY == 0:
-            total = sum(replica.held().values())
-            limit = HELD_PER_VALIDATOR_MAX * len(self.arithmetic.epoch(replica.epoch).keys)
-            if total > limit:
-                self.fail(MEMORY, f"node {node.index} holds {replica.held()}")
+            held = replica.held()
+            for name, (entries, per_node) in HELD_MAX.items():
+                if held[name] > entries + per_node * self.world.scenario.nodes:
+                    self.fail(MEMORY, f"node {node.index} holds {held[name]} {name}")

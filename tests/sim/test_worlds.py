@@ -1,19 +1,23 @@
 """Whole worlds: seeds without a violation, worlds written by hand, the small scope, figures."""
 
+import gc
 import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import FunctionType, ModuleType
 
 import pytest
 
 from bench.machine import REPOSITORY
 from consensus.core.types import Kind
 from tests.sim import campaign, exhaustive, scenarios
+from tests.sim.keys import Signer
 from tests.sim.scenario import draw
 from tests.sim.world import World
 
 SLOW_SEEDS = 500
+NOT_OF_A_REPLICA = (type, ModuleType, FunctionType, Signer)
 
 
 def test_fifty_seeds_hold() -> None:
@@ -71,6 +75,30 @@ def test_a_joiner_catches_up_and_votes() -> None:
     world = World(scenarios.joiner())
     assert world.run().height >= 20
     assert any(node == 4 for node, _, _, _ in world.checks.votes_in_order())
+
+
+def reachable(root: object) -> int:
+    """Count the objects that hang on a replica, keys and code aside."""
+    seen, waiting = {id(root)}, [root]
+    while waiting:
+        for item in gc.get_referents(waiting.pop()):
+            if id(item) not in seen and not isinstance(item, NOT_OF_A_REPLICA):
+                seen.add(id(item))
+                waiting.append(item)
+    return len(seen)
+
+
+def test_a_replica_does_not_grow() -> None:
+    """What a replica holds after 1,000 heights is what it holds after 250, whatever it calls it."""
+    sizes = []
+    for heights in (250, 1000):
+        world = World(
+            scenarios.quiet(4, (scenarios.equal(range(4)),), heights_max=heights, load="idle")
+        )
+        world.run()
+        replicas = [node.replica for node in world.nodes]
+        sizes.append(max(reachable(replica) for replica in replicas))
+    assert sizes[1] < 1.5 * sizes[0], sizes
 
 
 def test_old_epochs_and_other_chains_change_nothing() -> None:
