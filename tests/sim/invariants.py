@@ -219,8 +219,11 @@ class Checks:
     # --- what could be certified --------------------------------------------------------------
 
     def _certifiable(self, view: View, kind: Kind, pid: bytes) -> None:
-        first = self._certified[kind].setdefault(view, pid)
-        if first != pid:
+        first = self._certified[kind].get(view)
+        if first == pid:
+            return
+        self._certified[kind].setdefault(view, pid)
+        if first is not None:
             self.fail("I3", f"two proposals of view {view} have a quorum for {kind.name}")
         if kind == Kind.NULLIFY or kind == Kind.FINALIZE:
             other = Kind.FINALIZE if kind == Kind.NULLIFY else Kind.NULLIFY

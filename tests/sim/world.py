@@ -38,7 +38,7 @@ from tests.sim.scenario import (
 assert BLOCK_INTERVAL_MS > 0
 CHAIN_ID = 7
 GENESIS_TIME_MS = 1_700_000_000_000
-EVENTS_MAX = 20_000_000
+EVENTS_MAX = 200_000_000
 """of one run: more is a loop"""
 TRACE_FLUSH = 4096
 _BYTES = re.compile(r"b'(?:[^'\\]|\\.)*'|b\"(?:[^\"\\]|\\.)*\"")
