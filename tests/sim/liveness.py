@@ -26,6 +26,8 @@ REPEATS_MAX = 6
 """times n^2, in each retransmission interval, of what was not answered (R1)"""
 BEHIND_USUAL = 3
 """blocks that an executor lags behind the tip when nothing is wrong"""
+FOLLOWER_POLLS = 24
+"""of a node outside the set: it asks one peer per retransmission, and most may be Byzantine"""
 BACKOFF_VIEWS = 4
 BACKOFF_MAX = 2**10
 
@@ -152,7 +154,10 @@ class Liveness:
             run = run + 1 if self.is_bad(at[0], view) else 0
             longest = max(longest, run)
         t_adv_ms = self.t_adv_ms(at[1] - first + 1)
-        return (longest + 2) * t_adv_ms + self._grace[host]
+        bound_ms = (longest + 2) * t_adv_ms + self._grace[host]
+        if self.world.nodes[host].index not in self.world.scenario.powers(at[0]):
+            bound_ms += FOLLOWER_POLLS * RETRANSMIT_MS
+        return bound_ms
 
     def is_bad(self, epoch: int, view: int) -> bool:
         """Say whether a view's leader is Byzantine, down, or with a broken executor or journal."""
