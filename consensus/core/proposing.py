@@ -169,10 +169,22 @@ def _propose_built(st: State, state: ViewState, building: Building) -> Building 
         st.build_failed = True
         st.dirty = True
         return None
-    if not st.rules.is_executed(block):
+    if not st.rules.is_executed(block) or _is_early(st, building.timestamp_ms):
         return building
     _send_proposal(st, state, building.parent_view, block)
     return None
+
+
+def _is_early(st: State, timestamp_ms: int) -> bool:
+    """V1: say whether the own block is further ahead than drift allows, and wake when it is not.
+
+    A clock that was set back leaves a parent in the future; the own vote obeys V1 like any other.
+    """
+    at = st.now_ms + timestamp_ms - st.wall_ms - st.parameters.drift_ms
+    if st.now_ms >= at:
+        return False
+    st.build_at = at
+    return True
 
 
 def _send_proposal(st: State, state: ViewState, parent_view: View, block: Block) -> None:

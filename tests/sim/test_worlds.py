@@ -37,6 +37,11 @@ def test_five_hundred_seeds_hold() -> None:
     assert done.seeds == SLOW_SEEDS
 
 
+def test_a_leader_whose_clock_was_set_back_waits() -> None:
+    """Seed 6635: a parent from what is the future now; the own vote obeys drift like any other."""
+    World(draw(6635)).run()
+
+
 def test_a_seed_is_the_same_in_every_process() -> None:
     """The trace of a seed does not depend on the process, nor on Python's hash seed."""
     outputs = []
