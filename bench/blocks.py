@@ -13,6 +13,7 @@ import numpy as np
 from bench.traces import I64
 from bench.workloads import FEE, Payments, account_keys, nonces, opening_balances
 from engine.codec import encode_payload
+from engine.columns import signed_messages
 from engine.lanes import pack
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8, U64, Columns
@@ -21,7 +22,6 @@ CHAIN_ID = 7
 VALID_UNTIL = 1 << 20
 """height; no benchmark runs as many blocks"""
 TRANSACTION_CONTEXT = "tos transaction v1"
-SIGNED_BYTES = 128
 SEED_OF_SEEDS = 1 << 62
 """Keeps the seeds of signing keys apart from the keys that nobody signs for."""
 
@@ -132,24 +132,5 @@ def _signing_seeds(source: I64, keys: U8, seed: int) -> U8:
 
 def _sign(columns: Columns, seeds: U8, domain: bytes) -> None:
     """Write a signature of each row into `columns.signature`; seeds: (n, 32), of its sender."""
-    n = len(seeds)
-    messages = np.empty((n, len(domain) + SIGNED_BYTES), np.uint8)
-    messages[:, : len(domain)] = np.frombuffer(domain, np.uint8)
-    messages[:, len(domain) :] = signed_parts(columns)
+    messages = signed_messages(columns, domain)
     columns.signature[:] = insecure_sign(seeds, columns.sender, messages)
-
-
-def signed_parts(columns: Columns) -> U8:
-    """Return (n, 128) uint8: the signed bytes of each record (spec/transaction.md#layout)."""
-    n = len(columns.nonce)
-    rows = np.zeros((n, SIGNED_BYTES), np.uint8)
-    rows[:, 0] = columns.version
-    rows[:, 1] = columns.kind
-    rows[:, 4:8] = columns.chain_id.astype("<u4").view(np.uint8).reshape(n, 4)
-    fields = (columns.nonce, columns.valid_until, columns.amount, columns.fee)
-    for index, field in enumerate(fields):
-        rows[:, 8 + 8 * index : 16 + 8 * index] = field.astype("<u8").view(np.uint8).reshape(n, 8)
-    rows[:, 48:64] = columns.memo
-    rows[:, 64:96] = columns.sender
-    rows[:, 96:128] = columns.recipient
-    return rows

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import spec.oracle
-from bench.blocks import Workload, build, signed_parts, transaction_domain
+from bench.blocks import Workload, build, transaction_domain
 from bench.check import oracle_blocks
 from bench.workloads import BEYOND_MEANS, synthetic
 from engine.codec import PayloadLimits, decode_payload
+from engine.columns import signed_messages
 
 oracle: Any = spec.oracle
 LIMITS = PayloadLimits(bytes=1 << 30, transactions=1 << 20, objects=1 << 20)
@@ -43,21 +44,22 @@ def test_signatures_are_real() -> None:
     """Signed payloads verify under PyNaCl, over the message that the specification names."""
     made = workload("uniform", is_signed=True)
     batch = decode_payload(made.payloads[1], LIMITS)
-    parts = signed_parts(batch.columns)
+    messages = signed_messages(batch.columns, made.transaction_domain)
     for row in range(0, 60, 7):
-        message = made.transaction_domain + parts[row].tobytes()
         key = nacl.signing.VerifyKey(batch.columns.sender[row].tobytes())
-        key.verify(message, batch.columns.signature[row].tobytes())
+        key.verify(messages[row].tobytes(), batch.columns.signature[row].tobytes())
     assert len(oracle_blocks(made, 2, is_signed=True)) == 2
 
 
-def test_signed_parts_and_domain_are_the_specifications() -> None:
-    """The 128 signed bytes and the domain equal the oracle's."""
+def test_signed_messages_and_domain_are_the_specifications() -> None:
+    """What is signed, domain and 128 bytes of the record, equals the oracle's."""
     made = workload("uniform")
-    parts = signed_parts(decode_payload(made.payloads[0], LIMITS).columns)
+    columns = decode_payload(made.payloads[0], LIMITS).columns
+    messages = signed_messages(columns, made.transaction_domain)
     lanes = oracle.decode_payload(made.payloads[0], oracle.Limits())
-    rows = [oracle.signed_part(item) for lane in lanes for item in lane]
-    assert [part.tobytes() for part in parts] == rows
+    domain = made.transaction_domain
+    rows = [oracle.signed_message(item, domain) for lane in lanes for item in lane]
+    assert [message.tobytes() for message in messages] == rows
     assert transaction_domain(made.genesis_hash) == oracle.transaction_domain(made.genesis_hash)
 
 
