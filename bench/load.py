@@ -25,7 +25,7 @@ from bench import machine
 from bench.load_batches import WORKLOADS, Plan, prepare
 from bench.load_run import Report, run
 from engine.client import URL_DEFAULT, Client
-from engine.errors import ExplainedError
+from runtime.errors import ExplainedError
 
 
 def as_json(report: Report, plan: Plan, options: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import re
 
 from engine.constants import SUPPLY_MAX
-from engine.errors import ExplainedError
+from runtime.errors import ExplainedError
 
 _AMOUNT = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,18}))?")
 

@@ -15,11 +15,12 @@ import msgspec
 
 from engine.address import encode_address
 from engine.constants import TRANSACTION_BYTES, TRANSACTION_CONTEXT, derive_key
-from engine.errors import ExplainedError
 from engine.queries import answers
-from engine.signing import KeyPair, Transfer
+from engine.signing import Transfer
 from engine.types import At
 from engine.writer import seconds
+from runtime.errors import ExplainedError
+from runtime.keypair import KeyPair
 
 T = TypeVar("T")
 URL_DEFAULT = "http://127.0.0.1:8553"

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from engine.errors import ExplainedError
+from runtime.errors import ExplainedError
+from runtime.logs import LogFormat, LogLevel
 
 FILE_NAME = "node.toml"
 FILE_BYTES_MAX = 2**16
@@ -26,8 +27,6 @@ NEARNESS = 85
 INTEGER_MAX = 2**63 - 1
 
 Device = Literal["auto", "cpu", "gpu"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["auto", "text", "json"]
 Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 Positive = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Threads = Annotated[int, Meta(ge=0, le=1_024)]

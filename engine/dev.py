@@ -17,16 +17,16 @@ import numpy as np
 
 from engine.config import Config, Settings
 from engine.constants import SUPPLY_MAX, derive_key
-from engine.errors import ExplainedError
 from engine.genesis import Genesis, Parameters, make_genesis, validator_set_id
 from engine.header import Header
 from engine.node import Ready
 from engine.service import Service
-from engine.signing import KeyPair
 from engine.store.store import Store
 from engine.types import ZERO_HASH, Epoch, Hash32, Height, PublicKey, TimestampMs
 from engine.writer import seconds
 from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
+from runtime.errors import ExplainedError
+from runtime.keypair import KeyPair
 
 CHAIN_ID = 31_337
 ACCOUNTS_MAX = 10_000

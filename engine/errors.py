@@ -8,6 +8,7 @@ where, why, what to do and a stable code; a bug is an `assert`. Disk and device 
 from enum import IntEnum
 
 from kernels import layout
+from runtime.errors import ExplainedError
 
 TRANSACTION_REASON_BASE = 64
 """reason of a transaction = this + its defect code in `kernels/layout.py`"""
@@ -79,21 +80,6 @@ class InvalidPayload(Exception):
         self.reason = reason
         self.position = position
         self.detail = detail
-
-
-class ExplainedError(Exception):
-    """Something that a person can put right: what is wrong, where, why, and what to do."""
-
-    def __init__(self, code: str, *, what: str, where: str, why: str, what_to_do: str) -> None:
-        """Keep the four sentences (without a full stop) and the code, which never changes."""
-        super().__init__(
-            f"{what}\n  where: {where}\n  why: {why}\n  what to do: {what_to_do}\n  code: {code}"
-        )
-        self.code = code
-        self.what = what
-        self.where = where
-        self.why = why
-        self.what_to_do = what_to_do
 
 
 class GenesisError(ExplainedError):

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from engine.codec import Batch, PayloadLimits, decode_payload
 from engine.columns import count_of
-from engine.errors import ExplainedError
 from engine.header import Header
 from engine.store.store import Store
 from kernels.backend import Backend
 from kernels.layout import BELOW_ACCOUNT_MINIMUM, INSUFFICIENT_BALANCE, SUCCESS, U8
+from runtime.errors import ExplainedError
 
 STATUS_NAMES = {
     SUCCESS: "SUCCESS",

@@ -19,8 +19,6 @@ from types import FrameType
 from engine import events
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
-from engine.http import Page, Pages, PageServer, text_page
-from engine.logs import Logger, LogStream
 from engine.metrics import CONTENT_TYPE, NodeMetrics
 from engine.queries.server import QueryServer
 from engine.service import Service, open_service
@@ -29,6 +27,8 @@ from engine.store.store import Store
 from engine_api.auth import create_secret, read_secret
 from engine_api.server import EngineApiServer
 from engine_api.transport import UNIX
+from runtime.logs import Logger, LogStream
+from runtime.pages import Page, Pages, PageServer, text_page
 
 STOP_MAX_S = 5
 """from a signal to the end of the process"""

@@ -14,8 +14,8 @@ from engine.amounts import format_amount
 from engine.cli.exits import ExitCode
 from engine.cli.options import json_option, keys_option, print_json
 from engine.client import URL_DEFAULT
-from engine.keystore import Keystore
-from engine.logs import LogStream, open_log
+from runtime.keystore import Keystore
+from runtime.logs import LogStream, open_log
 
 if TYPE_CHECKING:  # kernels: only where a node runs
     from engine.dev import Pace

@@ -10,9 +10,9 @@ from engine.cli.exits import ExitCode
 from engine.cli.home import export, init, snapshot
 from engine.cli.node import config, doctor, run
 from engine.cli.wallet import account, balance, block, key, send, transaction
-from engine.errors import ExplainedError
 from engine_api.types import SetupError
 from kernels.backend import DeviceUnavailable
+from runtime.errors import ExplainedError
 
 PROGRAM = "python -m engine"
 

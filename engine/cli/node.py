@@ -13,7 +13,7 @@ from rich.text import Text
 from engine.cli.exits import ExitCode
 from engine.cli.options import home_option, json_option, print_json, read_config, settings_options
 from engine.config import KEYS
-from engine.logs import LogStream, open_log
+from runtime.logs import LogStream, open_log
 
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "bold red"}
 

@@ -17,9 +17,10 @@ from engine.cli.options import FILE, json_option, keys_option, print_json, url_o
 from engine.client import Client, NodeError
 from engine.constants import ADDRESS_PREFIX_DEFAULT
 from engine.errors import AddressError
-from engine.keystore import KeyEntry, Keystore, KeystoreError
 from engine.queries import answers
-from engine.signing import SEED_BYTES, transaction_hash
+from engine.signing import transaction_hash
+from runtime.keypair import SEED_BYTES
+from runtime.keystore import KeyEntry, Keystore, KeystoreError
 
 PASSWORD_VARIABLE = "TOS_PASSWORD"  # the name, not a password
 at_option = click.option(

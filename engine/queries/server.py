@@ -6,13 +6,13 @@ import threading
 
 import uvicorn
 
-from engine.errors import ExplainedError
 from engine.queries.app import Api, Metrics
 from engine.queries.events import EventLog
 from engine.queries.reader import Queries
 from engine.service import Service
 from engine.store.store import Store
 from engine.writer import seconds
+from runtime.errors import ExplainedError
 
 CONNECTIONS_MAX = 4_096
 """Connections and running requests; more are answered with 503."""

@@ -8,7 +8,7 @@ opened again. Spec: spec/storage.md#errors.
 import errno
 from pathlib import Path
 
-from engine.errors import ExplainedError
+from runtime.errors import ExplainedError
 
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """No room, no quota, or the process's limit of file size."""

@@ -15,7 +15,6 @@ from typing import IO
 
 import msgspec
 
-from engine.errors import ExplainedError
 from engine.genesis import Genesis
 from engine.state import State
 from engine.store.blocks import PAYLOAD_START
@@ -31,6 +30,7 @@ from engine.store.snapshot import (
     write_snapshot,
 )
 from kernels.backend import open_backend
+from runtime.errors import ExplainedError
 
 NICE = 10
 """How far the child steps back behind the executor."""

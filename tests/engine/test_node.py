@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from engine.config import load_config
-from engine.logs import LogStream, open_log
 from engine.node import Node
 from engine.store.errors import StoreError
 from engine.store.store import Store
 from engine_api.auth import read_secret
 from engine_api.client import EngineApiClient
 from engine_api.types import EngineApiError, ErrorCode
+from runtime.logs import LogStream, open_log
 from tests.engine.homes import Maker
 from tests.engine_api.toy import Block
 

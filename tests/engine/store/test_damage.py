@@ -11,13 +11,13 @@ import lmdb
 import numpy as np
 import pytest
 
-from engine.errors import ExplainedError
 from engine.store.config import StoreConfig
 from engine.store.errors import StoreDamaged, StoreError, StoreFull
 from engine.store.home import FORMAT_NAME
 from engine.store.rows_check import child_environment
 from engine.store.store import Store
 from kernels.backend import Backend
+from runtime.errors import ExplainedError
 from tests.engine.store.chains import (
     SMALL,
     Maker,

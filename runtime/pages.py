@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from engine.errors import ExplainedError
 from engine_api.transport import is_loopback
+from runtime.errors import ExplainedError
 
 THREADS = 4
 """requests that are answered at once"""

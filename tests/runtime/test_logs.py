@@ -5,7 +5,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from engine.logs import LogStream, open_log
+from runtime.logs import LogStream, open_log
 
 
 def test_lines_are_json_where_no_terminal_reads() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.keystore import Keystore, KeystoreError
-from engine.signing import KeyPair
+from runtime.keypair import KeyPair
+from runtime.keystore import Keystore, KeystoreError
 
 SEED = bytes(range(32))
 

@@ -18,8 +18,8 @@ import nacl.pwhash.argon2id as argon2id
 from msgspec import Meta
 from nacl.secret import SecretBox
 
-from engine.errors import ExplainedError
-from engine.signing import SEED_BYTES, KeyPair
+from runtime.errors import ExplainedError
+from runtime.keypair import SEED_BYTES, KeyPair
 
 VERSION = 1
 FILE_BYTES_MAX = 4_096

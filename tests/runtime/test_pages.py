@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import pytest
 
-from engine.http import THREADS, WAITING_MAX, HttpError, Page, PageServer, text_page
+from runtime.pages import THREADS, WAITING_MAX, HttpError, Page, PageServer, text_page
 
 
 def broken() -> Page:

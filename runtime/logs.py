@@ -7,12 +7,12 @@ disk does not take is counted and given up: a ledger does not stop because its l
 
 import logging
 from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
-from engine.config import LogFormat, LogLevel
-
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "text", "json"]
 LEVELS: dict[LogLevel, int] = {
     "debug": logging.DEBUG,
     "info": logging.INFO,

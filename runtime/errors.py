@@ -1,0 +1,16 @@
+"""How a person is told what can be put right: what, where, why, what to do, and a stable code."""
+
+
+class ExplainedError(Exception):
+    """Something that a person can put right: what is wrong, where, why, and what to do."""
+
+    def __init__(self, code: str, *, what: str, where: str, why: str, what_to_do: str) -> None:
+        """Keep the four sentences (without a full stop) and the code, which never changes."""
+        super().__init__(
+            f"{what}\n  where: {where}\n  why: {why}\n  what to do: {what_to_do}\n  code: {code}"
+        )
+        self.code = code
+        self.what = what
+        self.where = where
+        self.why = why
+        self.what_to_do = what_to_do
