@@ -76,6 +76,8 @@ class Calls:
         """of the executor that answered last"""
         self.is_connected = False
         """whether the last call was answered by somebody"""
+        self.finalized_hash: bytes | None = None
+        """of the executor, by its last status or the last forkchoice that it took"""
 
     def start(self) -> None:
         """Begin to take calls."""
@@ -183,6 +185,8 @@ class Calls:
                 request.head, request.safe, request.finalized, deadline
             )
             is_ok = told.status == api.ForkchoiceStatus.OK
+            if is_ok:
+                self.finalized_hash = request.finalized
             return told.boot_id, ev.ForkchoiceDone() if is_ok else ev.ExecutorSyncing(), None
         if isinstance(request, ev.GetValidatorSet):
             found = self._engine.validator_set(request.epoch, deadline)
@@ -195,6 +199,7 @@ class Calls:
 
     def _get_status(self, deadline: Deadline) -> Reply:
         status = self._engine.get_status(deadline)
+        self.finalized_hash = status.finalized.hash
         answer = ev.ExecutorStatus(
             genesis_hash=Hash32(status.genesis_hash),
             params_hash=Hash32(status.params_hash),

@@ -129,6 +129,12 @@ class Store:
             value = self._get(transaction, "heights", _big(height))
             return None if value is None else _decode_block(value)
 
+    def height_of(self, block_hash: bytes) -> int | None:
+        """Return the height of a final block."""
+        with self._begin() as transaction:
+            key = self._get(transaction, "hashes", block_hash)
+        return None if key is None else int.from_bytes(key, "big")
+
     def load(self, first: int, count: int) -> tuple[FinalizedBlock, ...]:
         """Return final blocks from a height on, up to the first that is missing."""
         found = []
@@ -186,13 +192,9 @@ class Store:
         return Final(header=top.header, certificate=top.certificate)
 
     def _answer_block(self, block_hash: Hash32) -> Message | None:
-        with self._begin() as transaction:
-            key = self._get(transaction, "hashes", block_hash)
-        if key is None:
-            return None
-        block = self.block(int.from_bytes(key, "big"))
-        assert block is not None, "both rows are of one commit"
-        return BlockAnswer(header=block.header)
+        height = self.height_of(block_hash)
+        block = None if height is None else self.block(height)
+        return None if block is None else BlockAnswer(header=block.header)
 
     def _answer_range(self, first: int) -> RangeAnswer | None:
         headers: list[Header] = []
