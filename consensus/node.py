@@ -115,8 +115,7 @@ class Node:
         self._replica = self._make_replica(NodeCrypto(pair), fee_recipient)
         for notice in self._disks.notices:
             log.warning("disk", notice=notice)
-        top = self.store.top()
-        self.durable: FinalizedBlock | None = top
+        self.durable: FinalizedBlock | None = self.store.top()
         """the highest block that is final and durable here"""
         self.disk = Disk(
             journal=self._disks.journal,
@@ -135,7 +134,13 @@ class Node:
             on_failure=self._fail,
         )
         self._members: tuple[Any, ...] = ()
-        self._performers: dict[type, Callable[[Any], None]] = {
+        self._performers = self._make_performers()
+        self.standing = self._make_standing()
+
+    def _make_performers(self) -> dict[type, Callable[[Any], None]]:
+        """Say who performs which effect."""
+        network, payloads = self._network, self._payloads
+        return {
             ev.Persist: self.disk.put,
             ev.LoadFinalized: self.disk.put,
             ev.Send: lambda effect: network.send(effect.peer, effect.message),
@@ -149,7 +154,6 @@ class Node:
             ev.Penalize: self._penalize,
             ev.Alarm: self._alarm,
         }
-        self.standing = self._make_standing()
 
     def _make_replica(self, crypto: NodeCrypto, fee_recipient: PublicKey) -> Replica:
         """Make the core of what survived; a journal that makes no sense begins anew (W3)."""
