@@ -117,25 +117,31 @@ class Node:
             log.warning("disk", notice=notice)
         self.durable: FinalizedBlock | None = self.store.top()
         """the highest block that is final and durable here"""
-        self.disk = Disk(
+        self.disk = self._make_disk()
+        self.calls = self._make_calls()
+        self._members: tuple[Any, ...] = ()
+        self._performers = self._make_performers()
+        self.standing = self._make_standing()
+
+    def _make_disk(self) -> Disk:
+        return Disk(
             journal=self._disks.journal,
             store=self.store,
             perform=self._perform,
             on_durable=self._on_durable,
-            on_loaded=inbox.put,
+            on_loaded=self._inbox.put,
             on_failure=self._fail,
         )
-        self.calls = Calls(
-            engine=engine,
-            hold=payloads.hold,
-            get=payloads.get,
-            on_event=inbox.put,
+
+    def _make_calls(self) -> Calls:
+        return Calls(
+            engine=self._engine,
+            hold=self._payloads.hold,
+            get=self._payloads.get,
+            on_event=self._inbox.put,
             on_ended=self._on_ended,
             on_failure=self._fail,
         )
-        self._members: tuple[Any, ...] = ()
-        self._performers = self._make_performers()
-        self.standing = self._make_standing()
 
     def _make_performers(self) -> dict[type, Callable[[Any], None]]:
         """Say who performs which effect."""
