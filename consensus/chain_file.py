@@ -24,7 +24,7 @@ from runtime.errors import ExplainedError
 CHAIN_NAME = "chain.json"
 FILE_BYTES_MAX = 2**20
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Positive = Annotated[int, Meta(ge=1, lt=2**63)]
+Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
 
 class ChainError(ExplainedError):
@@ -47,7 +47,7 @@ class ChainFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     chain_id: Positive
     genesis_hash: Hex32
     params_hash: Hex32
-    timestamp_ms: Annotated[int, Meta(ge=0, lt=2**63)]
+    timestamp_ms: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     address_prefix: str
     symbol: str
     accounts: int

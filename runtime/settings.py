@@ -259,3 +259,24 @@ def _unknown(
         why=f"{why}; a misspelt one would silently keep its default",
         what_to_do=hint,
     )
+
+
+def set_keys(text: str, values: Mapping[str, str | int]) -> str:
+    """Return a file of settings in which these keys are set, in the places where they stand.
+
+    A key that stands nowhere, not even as a comment, is added before the first table.
+    """
+    lines = text.splitlines()
+    for key, value in values.items():
+        line = f"{key} = {_toml(value)}"
+        places = [
+            index
+            for index, found in enumerate(lines)
+            if found.removeprefix("# ").startswith(f"{key} = ")
+        ]
+        if places:
+            lines[places[0]] = line
+            continue
+        tables = [index for index, found in enumerate(lines) if found.startswith("[")]
+        lines.insert(tables[0] if tables else len(lines), line)
+    return "\n".join(lines) + "\n"
