@@ -29,6 +29,8 @@ STOP_MAX_S = 40
 """far beyond what a node allows itself"""
 POLL_S = 0.05
 PORTS_PER_VALIDATOR = 10
+JOINING_MAX = 2
+"""validators that a schedule brings in later"""
 
 
 def free_base_port(count: int, rng: random.Random) -> int:
@@ -144,7 +146,7 @@ class Cluster:
         made = subprocess.run(
             [sys.executable, "-m", "consensus", "network", "new",
              "--validators", str(count), "--out", str(self.folder), "--json",
-             "--base-port", str(free_base_port(count, rng)), *flags],
+             "--base-port", str(free_base_port(count + JOINING_MAX, rng)), *flags],
             cwd=REPOSITORY, env=surroundings(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr

@@ -1,5 +1,6 @@
 """Real validators with real executors on loopback: blocks, kills, restarts, one chain."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def test_four_validators_survive_the_loss_of_one_and_of_an_executor(
 
 @pytest.mark.slow
 def test_all_killed_at_once_go_on_where_they_were(make_cluster: MakeCluster) -> None:
-    """Nothing that was final anywhere is lost when every process dies at one instant, repeatedly."""
+    """Nothing that was final anywhere is lost when every process dies at one instant, thrice."""
     cluster = make_cluster(4)
     for _ in range(3):
         cluster.start()
@@ -109,5 +110,38 @@ def test_epochs_go_on_over_restarts(make_cluster: MakeCluster) -> None:
         one.start()
         cluster.reach(max(other.height for other in rest))
     assert min(one.status()["epoch"] for one in cluster.validators) >= 4
+    cluster.check_equal()
+    cluster.check_honest()
+
+
+@pytest.mark.slow
+def test_one_validator_leaves_and_another_joins(make_cluster: MakeCluster, tmp_path: Path) -> None:
+    """By the schedule of genesis one leaves at epoch 2 and one joins that followed until then."""
+    names = [f"validator{n}" for n in range(5)]
+    schedule = tmp_path / "schedule.json"
+    later = [names[0], names[1], names[2], names[4]]
+    schedule.write_text(json.dumps([{"epoch": 2, "validators": later}]))
+    cluster = make_cluster(4, "--epoch-heights", "5", "--schedule", str(schedule))
+    assert [one.name for one in cluster.validators] == names
+    leaver, joiner = cluster.validators[3], cluster.validators[4]
+    for one in cluster.validators[:4]:
+        one.start()
+    cluster.reach(8, cluster.validators[:4])
+    joiner.start()
+    cluster.reach(27)
+    keys = {one.name: one.status()["key"] for one in cluster.validators}
+    for one in cluster.validators:
+        page = one.page("/validators")
+        assert {item["key"] for item in page["validators"]} == {keys[name] for name in later}
+        assert one.status()["is_member"] == (one.name != leaver.name)
+    proposers = [joiner.page(f"/headers/{height}")["header"]["proposer"] for height in range(1, 28)]
+    assert keys[joiner.name] not in proposers[:10]
+    assert keys[leaver.name] not in proposers[10:]
+    place = sorted(keys[name] for name in later).index(keys[joiner.name])
+    signed = [
+        place in joiner.page(f"/certificates/{height}")["certificate"]["signers"]
+        for height in range(11, 28)
+    ]
+    assert any(signed)
     cluster.check_equal()
     cluster.check_honest()
