@@ -36,6 +36,7 @@ from engine_api.client import EngineApiClient
 from engine_api.protocol import Deadline
 from engine_api.transport import UNIX
 from engine_api.types import EngineApiError, ErrorCode
+from kernels.signatures import PathUnavailable, VerdictDiffers
 from runtime.command_line import ExitCode
 from runtime.keypair import KeyPair
 from runtime.logs import Logger, LogStream
@@ -83,7 +84,16 @@ class NodeProcess:
             engine = self._connect(stack)
             if supervisor is not None and not self._wait_for(supervisor, engine):
                 return ExitCode.OK if self._stopping else ExitCode.NO_DEVICE
-            node = self._assemble(stack, engine, supervisor)
+            try:
+                node = self._assemble(stack, engine, supervisor)
+            except (PathUnavailable, VerdictDiffers) as error:
+                raise HomeError(
+                    "home.signatures",
+                    what="signatures cannot be verified on this machine",
+                    where=type(error).__name__,
+                    why=str(error),
+                    what_to_do="see `python -m engine doctor`",
+                ) from error
             if not self._stopping:
                 is_well = node.run()
             self._log.info("stopping", reason=self._stopping or node.failure or self._failure)

@@ -36,14 +36,14 @@ def run(home: Path, file: Path | None, **flags: str | int | None) -> int:
     One line per final block is written to stderr; the executor's go to run/executor.log in DIR.
     Exit codes: 0 stopped by a signal, 1 something broke, 2 it cannot start, 3 no such device.
     """
-    # Imported here: the other commands wait neither for sockets nor for gRPC.
-    from consensus.process import NodeProcess
-
     place = Home(folder=home)
     entry = place.entry()
     if entry is None:
         raise no_home(home)
     config = read_config(home, file, flags)
+    # Imported here: the other commands wait neither for sockets nor for gRPC.
+    from consensus.process import NodeProcess
+
     stream = LogStream(sys.stderr)
     log = open_log(config.settings.log_level, config.settings.log_format, stream)
     with lock_home(place):
