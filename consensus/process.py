@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from consensus.config import Config
+from consensus.config import Config, Peer
 from consensus.core.types import PublicKey
+from consensus.following import GENESIS_PREFIX, genesis_page
 from consensus.home import Home, HomeError, executor_command
 from consensus.inbox import Inbox
 from consensus.network.addresses import PeerAddresses
@@ -210,21 +211,42 @@ class NodeProcess:
         names = {bytes.fromhex(peer.key): peer.name for peer in settings.peers}
         view = View(node, inbox=inbox, network=mesh, payloads=payloads, names=names)
         if settings.http_address:
-            self._serve(stack, view, supervisor)
+            self._serve(stack, view, mesh, payloads, supervisor)
         return node
 
-    def _serve(self, stack: ExitStack, view: View, supervisor: Supervisor | None) -> None:
+    def _known_nodes(self, mesh: Mesh, payloads: Payloads) -> list[Peer]:
+        """Return where others find this node and its peers; for those who follow."""
+        own = Peer(
+            key=self._pair.public_key.hex(),
+            votes=mesh.votes_address,
+            sync=mesh.sync_address,
+            payloads=payloads.payloads_address,
+        )
+        return [own, *self._settings.peers]
+
+    def _serve(
+        self,
+        stack: ExitStack,
+        view: View,
+        mesh: Mesh,
+        payloads: Payloads,
+        supervisor: Supervisor | None,
+    ) -> None:
         """Serve the pages, and leave their address in the home for commands."""
         more: dict[str, Callable[[], Any]] = {}
         if supervisor is not None:
             more["executor"] = lambda: {"restarts": supervisor.restarts}
             more["executor_pid"] = lambda: supervisor.pid
-        constants = {
-            "/chain": msgspec.to_builtins(self._chain_file),
-            "/peers": [msgspec.to_builtins(peer) for peer in self._settings.peers],
+        home = self._home
+        others: dict[str, Callable[[], Any]] = {
+            "/chain": partial(msgspec.to_builtins, self._chain_file),
+            "/peers": lambda: msgspec.to_builtins(self._known_nodes(mesh, payloads)),
+            "/genesis": home.genesis_names,
         }
         server = PageServer(
-            self._settings.http_address, node_pages(view, more, constants), height_pages(view)
+            self._settings.http_address,
+            node_pages(view, more, others),
+            {**height_pages(view), GENESIS_PREFIX: partial(genesis_page, home)},
         )
         address = server.start()
         stack.callback(server.stop)

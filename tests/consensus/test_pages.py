@@ -58,7 +58,7 @@ def node() -> Standing:
 def url(node: Standing) -> Iterator[str]:
     """Return where the node's pages are."""
     more = {"executor": lambda: {"restarts": 2}, "executor_pid": 77}
-    pages = node_pages(node, more, {"/chain": {"chain_id": 7}})
+    pages = node_pages(node, more, {"/chain": lambda: {"chain_id": 7}})
     server = PageServer("127.0.0.1:0", pages, height_pages(node))
     yield f"http://{server.start()}"
     server.stop()
@@ -89,7 +89,7 @@ def test_pages_of_heights(url: str) -> None:
 
 
 def test_other_pages(url: str, node: Standing) -> None:
-    """Validators, evidence and constants are JSON; readiness has its reason."""
+    """Validators, evidence and what others add are JSON; readiness has its reason."""
     assert read_page(url, "/validators")["validators"] == [{"key": "aa", "power": 1}]
     assert read_page(url, "/evidence") == {"evidence": []}
     assert read_page(url, "/chain") == {"chain_id": 7}
