@@ -51,6 +51,8 @@ class Plan:
     """of all senders before the first batch"""
     targets: I64
     """(batches,): over which connection each batch goes"""
+    prefix: str
+    """of the chain's addresses"""
 
     @property
     def count(self) -> int:
@@ -65,6 +67,20 @@ class Plan:
     def body(self, number: int) -> bytes:
         """Return the records of a batch."""
         return self.records[number * self.batch :][: self.batch].tobytes()
+
+    def probes(self, number: int, count: int) -> list[tuple[str, int]]:
+        """Return address of the sender and nonce of some transfers of a batch, the last included.
+
+        The last one of each sender would say it all; some of them say it nearly always.
+        """
+        rows = self.records[number * self.batch :][: self.batch]
+        step = -(-len(rows) // count)
+        chosen = rows[::-1][::step]
+        nonces = np.ascontiguousarray(chosen[:, 8:16]).view(np.uint64).reshape(-1)
+        return [
+            (encode_address(row[64:96].tobytes(), self.prefix), int(nonce))
+            for row, nonce in zip(chosen, nonces, strict=True)
+        ]
 
 
 def prepare(
@@ -117,6 +133,7 @@ def prepare(
         addresses=addresses,
         nonces=tuple(nonces.tolist()),
         targets=targets,
+        prefix=status.address_prefix,
     )
 
 
