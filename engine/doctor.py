@@ -25,11 +25,12 @@ from engine.config import Settings
 from engine.constants import MESSAGE_BYTES
 from engine.store.disk import free_bytes
 from engine.store.errors import StoreError
-from engine.store.home import LOCK_NAME, read_format
+from engine.store.home import read_format
 from engine_api.transport import UNIX, check_address
 from engine_api.types import SetupError
 from kernels import jit, signatures
 from kernels.backend import DeviceUnavailable, open_backend
+from runtime.lock import LOCK_NAME
 
 LIBRARIES = (
     "numpy", "numba", "llvmlite", "pyarrow", "pynacl", "blake3", "lmdb", "grpcio", "protobuf",
