@@ -34,6 +34,15 @@ def url_of(home: Path) -> str:
 
 def read_page(url: str, path: str) -> Any:
     """Return the JSON at a path of a node; raises ClientError."""
+    body = read_bytes(url, path)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _failed(url, f"{path} is no JSON: {error}") from error
+
+
+def read_bytes(url: str, path: str) -> bytes:
+    """Return what stands at a path of a node, at most ANSWER_BYTES_MAX; raises ClientError."""
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.netloc:
         raise _failed(url, "only http:// and a host and a port can be asked")
@@ -48,10 +57,9 @@ def read_page(url: str, path: str) -> Any:
         connection.close()
     if answer.status != http.client.OK:
         raise _failed(url, f"{path}: {answer.status} {body[:200].decode('utf-8', 'replace')}")
-    try:
-        return json.loads(body)
-    except ValueError as error:
-        raise _failed(url, f"{path} is no JSON: {error}") from error
+    if len(body) > ANSWER_BYTES_MAX:
+        raise _failed(url, f"{path} has more than {ANSWER_BYTES_MAX} bytes")
+    return body
 
 
 def _failed(url: str, why: str) -> ClientError:

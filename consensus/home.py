@@ -79,6 +79,11 @@ class Home:
         """The keys."""
         return Keystore(self.folder.joinpath("keys"))
 
+    def genesis_names(self) -> list[str]:
+        """Return the names of the files of the genesis."""
+        accounts = self.folder.glob(f"*{ACCOUNTS_SUFFIX}")
+        return [GENESIS_NAME, *sorted(path.name for path in accounts)]
+
     def is_made(self) -> bool:
         """Say whether this is a home: `create_home` writes the key last."""
         return self.entry() is not None

@@ -64,13 +64,15 @@ def json_page(value: Any, status: int = HTTPStatus.OK) -> Page:
 
 
 def node_pages(
-    view: NodeView, more: Mapping[str, Any], constants: Mapping[str, Any] | None = None
+    view: NodeView,
+    more: Mapping[str, Any],
+    others: Mapping[str, Callable[[], Any]] | None = None,
 ) -> Pages:
     """Return the pages of a node.
 
     more: what the supervisor adds to /status, a value or a function without arguments that returns
-    one; a mapping is laid over the node's own of the same name. constants: path -> JSON of pages
-    that never change.
+    one; a mapping is laid over the node's own of the same name. others: path -> what makes the JSON
+    of a page.
     """
 
     def status() -> Page:
@@ -99,8 +101,8 @@ def node_pages(
         "/evidence": lambda: json_page({"evidence": list(view.evidence())}),
         "/metrics": metrics,
     }
-    for path, value in (constants or {}).items():
-        pages[path] = _constant(json_page(value))
+    for path, make in (others or {}).items():
+        pages[path] = _made_by(make)
     return pages
 
 
@@ -121,5 +123,5 @@ def height_pages(view: NodeView) -> dict[str, Callable[[str], Page]]:
     return {"/headers/": of(view.header), "/certificates/": of(view.certificate)}
 
 
-def _constant(page: Page) -> Callable[[], Page]:
-    return lambda: page
+def _made_by(make: Callable[[], Any]) -> Callable[[], Page]:
+    return lambda: json_page(make())

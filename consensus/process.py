@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from consensus.config import Config
+from consensus.config import Config, Peer
 from consensus.core.types import PublicKey
+from consensus.following import GENESIS_PREFIX, genesis_page
 from consensus.home import Home, HomeError, executor_command
 from consensus.inbox import Inbox
 from consensus.network.addresses import PeerAddresses
@@ -36,6 +37,7 @@ from engine_api.client import EngineApiClient
 from engine_api.protocol import Deadline
 from engine_api.transport import UNIX
 from engine_api.types import EngineApiError, ErrorCode
+from kernels.signatures import PathUnavailable, VerdictDiffers
 from runtime.command_line import ExitCode
 from runtime.keypair import KeyPair
 from runtime.logs import Logger, LogStream
@@ -83,7 +85,16 @@ class NodeProcess:
             engine = self._connect(stack)
             if supervisor is not None and not self._wait_for(supervisor, engine):
                 return ExitCode.OK if self._stopping else ExitCode.NO_DEVICE
-            node = self._assemble(stack, engine, supervisor)
+            try:
+                node = self._assemble(stack, engine, supervisor)
+            except (PathUnavailable, VerdictDiffers) as error:
+                raise HomeError(
+                    "home.signatures",
+                    what="signatures cannot be verified on this machine",
+                    where=type(error).__name__,
+                    why=str(error),
+                    what_to_do="see `python -m engine doctor`",
+                ) from error
             if not self._stopping:
                 is_well = node.run()
             self._log.info("stopping", reason=self._stopping or node.failure or self._failure)
@@ -200,21 +211,42 @@ class NodeProcess:
         names = {bytes.fromhex(peer.key): peer.name for peer in settings.peers}
         view = View(node, inbox=inbox, network=mesh, payloads=payloads, names=names)
         if settings.http_address:
-            self._serve(stack, view, supervisor)
+            self._serve(stack, view, mesh, payloads, supervisor)
         return node
 
-    def _serve(self, stack: ExitStack, view: View, supervisor: Supervisor | None) -> None:
+    def _known_nodes(self, mesh: Mesh, payloads: Payloads) -> list[Peer]:
+        """Return where others find this node and its peers; for those who follow."""
+        own = Peer(
+            key=self._pair.public_key.hex(),
+            votes=mesh.votes_address,
+            sync=mesh.sync_address,
+            payloads=payloads.payloads_address,
+        )
+        return [own, *self._settings.peers]
+
+    def _serve(
+        self,
+        stack: ExitStack,
+        view: View,
+        mesh: Mesh,
+        payloads: Payloads,
+        supervisor: Supervisor | None,
+    ) -> None:
         """Serve the pages, and leave their address in the home for commands."""
         more: dict[str, Callable[[], Any]] = {}
         if supervisor is not None:
             more["executor"] = lambda: {"restarts": supervisor.restarts}
             more["executor_pid"] = lambda: supervisor.pid
-        constants = {
-            "/chain": msgspec.to_builtins(self._chain_file),
-            "/peers": [msgspec.to_builtins(peer) for peer in self._settings.peers],
+        home = self._home
+        others: dict[str, Callable[[], Any]] = {
+            "/chain": partial(msgspec.to_builtins, self._chain_file),
+            "/peers": lambda: msgspec.to_builtins(self._known_nodes(mesh, payloads)),
+            "/genesis": home.genesis_names,
         }
         server = PageServer(
-            self._settings.http_address, node_pages(view, more, constants), height_pages(view)
+            self._settings.http_address,
+            node_pages(view, more, others),
+            {**height_pages(view), GENESIS_PREFIX: partial(genesis_page, home)},
         )
         address = server.start()
         stack.callback(server.stop)

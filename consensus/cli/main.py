@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from consensus.cli.network import init, network
-from consensus.cli.node import config, evidence, run, status, validators
+from consensus.cli.node import config, evidence, follow, run, status, validators
 from consensus.config import PROGRAM
 from runtime.command_line import run_command_line
 
@@ -33,7 +33,7 @@ def commands() -> None:
     """
 
 
-_ALL: tuple[Any, ...] = (run, network, init, status, validators, evidence, config)
+_ALL: tuple[Any, ...] = (run, network, init, follow, status, validators, evidence, config)
 for _command in _ALL:
     commands.add_command(_command)
 

@@ -19,9 +19,9 @@ from consensus.cli.options import (
     read_config,
     settings_options,
 )
-from consensus.config import LAYERS
+from consensus.config import LAYERS, Config
 from consensus.home import Home, lock_home
-from runtime.command_line import json_option, print_json
+from runtime.command_line import FILE, json_option, print_json
 from runtime.logs import LogStream, open_log
 
 _COLOURS = {True: "green", False: "red"}
@@ -36,19 +36,45 @@ def run(home: Path, file: Path | None, **flags: str | int | None) -> int:
     One line per final block is written to stderr; the executor's go to run/executor.log in DIR.
     Exit codes: 0 stopped by a signal, 1 something broke, 2 it cannot start, 3 no such device.
     """
+    return run_home(Home(folder=home), read_config(home, file, flags))
+
+
+@click.command()
+@click.option("--from", "url", metavar="URL", help="pages of a node of the chain")
+@click.option(
+    "--genesis", type=FILE, metavar="FILE", help="JSON of the chain, instead of asking that node"
+)
+@home_option
+def follow(url: str | None, genesis: Path | None, home: Path) -> int:
+    """Run a full node without a validator's key: it verifies and executes every block.
+
+    The first time it makes the home, of what the node at URL tells: the chain and its peers. That
+    this is the right chain is for you to see: compare the genesis hash.
+    """
+    place = Home(folder=home)
+    if not place.is_made():
+        if url is None:
+            raise click.UsageError(f"{home} is no home yet: give --from URL")
+        from consensus.following import make_follower
+
+        genesis_hash = make_follower(place, url, genesis)
+        click.echo(f"made {home}; genesis hash {genesis_hash}", err=True)
+    return run_home(place, read_config(home, None, {}))
+
+
+def run_home(home: Home, config: Config) -> int:
+    """Run the node of a home until a signal; raises ExplainedError where it cannot start."""
+    entry = home.entry()
+    if entry is None:
+        raise no_home(home.folder)
     # Imported here: the other commands wait neither for sockets nor for gRPC.
     from consensus.process import NodeProcess
 
-    place = Home(folder=home)
-    entry = place.entry()
-    if entry is None:
-        raise no_home(home)
-    config = read_config(home, file, flags)
     stream = LogStream(sys.stderr)
     log = open_log(config.settings.log_level, config.settings.log_format, stream)
-    with lock_home(place):
-        pair = place.keys.open(entry.name, password_of(entry))
-        return NodeProcess(place, config, pair, log, stream).run()
+    with lock_home(home):
+        pair = home.keys.open(entry.name, password_of(entry))
+        return NodeProcess(home, config, pair, log, stream).run()
 
 
 @click.group()
