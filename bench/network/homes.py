@@ -20,6 +20,7 @@ from bench.network.faults import LinkState
 from bench.network.processes import REPOSITORY, surroundings
 from runtime.errors import ExplainedError
 
+BASE_PORT = 9_000
 MARK = "devnet.json"
 """A file that says that a folder was made here and may be made again."""
 PORTS_PER_VALIDATOR = 10

@@ -2,7 +2,8 @@
 
 A validator is a consensus process and the executor that it supervises. Only what was started here
 and its descendants are ever sent a signal; a number is believed only together with the time at
-which its process began, since the system uses numbers again.
+which its process began, since the system uses numbers again. What is started is tied to this
+process, so that nothing goes on when this one is killed.
 """
 
 import contextlib
@@ -15,9 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.tied import tied_command
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEPT_VARIABLES = ("TOS_CACHE_DIR", "TOS_ED25519")
-STOP_MAX_S = 20
+STOP_MAX_S = 30
 GONE_MAX_S = 10
 POLL_S = 0.02
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -132,8 +135,8 @@ class Process:
         assert not self.is_running, "it runs already"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self._arguments, cwd=REPOSITORY, env=surroundings(), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True,
+                tied_command(self._arguments), cwd=REPOSITORY, env=surroundings(),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def family(self) -> list[int]:
@@ -175,10 +178,14 @@ class Process:
 
     def stop(self) -> int | None:
         """End it with SIGTERM, and by force if it hangs; its exit code, None by force."""
+        self.ask_to_stop()
+        return self.wait_stopped()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM; `wait_stopped` follows."""
         self.family()
         self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)
-        return self.wait_stopped()
 
     def wait_stopped(self) -> int | None:
         """Wait until it has ended, by force if it hangs; its exit code, None by force."""
