@@ -6,13 +6,15 @@ at the lowest priority and does the rest here.
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.network.cluster import Cluster, Tool
 from bench.network.replay import ORACLE_HEIGHTS_MAX
+from consensus.core.types import FinalizedBlock, Hash32
+from consensus.store import Store as OrderStore
 from engine.header import Header
 from engine.store.store import Store
 
@@ -134,24 +136,48 @@ def judge(cluster: Cluster, replays: Replays | None, say: Say) -> Judgement:
     compare_chains(chains, found)
     longest = max(range(len(chains)), key=lambda number: len(chains[number]))
     found.headers = [Header.decode(data) for data in chains[longest]]
-    check_reported(found.headers, cluster.watch.reported(), found)
+    _judge_orders(cluster, found)
     found.violations += cluster.watch.conflicts
     found.violations += cluster.unexpected
     found.double_votes = cluster.votes.double_votes()
     found.violations += [f"double vote: {text}" for text in found.double_votes]
     found.violations += [f"a journal is damaged: {text}" for text in cluster.votes.damaged]
-    for number, code in cluster.exit_codes.items():
-        if code != 0:
-            found.violations.append(f"validator {number} ended with {code} when it was told to end")
+    found.violations += [
+        f"validator {number} ended with {code} when it was told to end"
+        for number, code in cluster.exit_codes.items()
+        if code != 0
+    ]
     if replays is not None:
         home, height = places[longest].executor_home, len(chains[longest])
         found.serial, found.oracle = replays.finish(home, height, say)
-        for name, arm in (("serial arm", found.serial), ("oracle", found.oracle)):
-            if arm["difference"]:
-                found.violations.append(f"replay by the {name}: {arm['difference']}")
-        if found.serial["height"] != height and not found.serial["difference"]:
-            found.violations.append(f"the replay ended at height {found.serial['height']}")
+        _judge_replays(found, height)
     return found
+
+
+def _judge_orders(cluster: Cluster, found: Judgement) -> None:
+    """Compare what consensus stored with what executors stored, and with what was reported."""
+    genesis_name = bytes.fromhex(cluster.network.chain["genesis_hash"])
+    final: dict[int, str] = {}
+    for place in cluster.network.places:
+        order = read_order(place.home / "store", genesis_name)
+        compare_order(place.home.name, order, found)
+        for block in order:
+            final[block.header.height] = block.block_hash.hex()
+            if block.certificate is not None:
+                cluster.votes.add_certificate(block.certificate)
+    for header in found.headers:
+        final[header.height] = header.block_hash().hex()
+    check_reported(final, cluster.watch.reported(), found)
+
+
+def _judge_replays(found: Judgement, height: int) -> None:
+    assert found.serial is not None
+    assert found.oracle is not None
+    for name, arm in (("serial arm", found.serial), ("oracle", found.oracle)):
+        if arm["difference"]:
+            found.violations.append(f"replay by the {name}: {arm['difference']}")
+    if found.serial["height"] != height and not found.serial["difference"]:
+        found.violations.append(f"the replay ended at height {found.serial['height']}")
 
 
 def read_chain(home: Path) -> list[bytes]:
@@ -181,15 +207,38 @@ def compare_chains(chains: Sequence[list[bytes]], found: Judgement) -> None:
             break
 
 
-def check_reported(headers: Sequence[Header], reported: dict[int, str], found: Judgement) -> None:
-    """Look whether everything that anybody called final is in the longest chain."""
+def read_order(folder: Path, genesis_name: bytes) -> list[FinalizedBlock]:
+    """Return the final blocks of a consensus store, ascending from height 1."""
+    blocks: list[FinalizedBlock] = []
+    if not folder.exists():
+        return blocks
+    store = OrderStore(folder, Hash32(genesis_name))
+    try:
+        while more := store.load(len(blocks) + 1, BLOCKS_AT_ONCE):
+            blocks += more
+    finally:
+        store.close()
+    return blocks
+
+
+def compare_order(who: str, order: Sequence[FinalizedBlock], found: Judgement) -> None:
+    """Compare what consensus made final with what executors executed; either may be ahead."""
+    for block, header in zip(order, found.headers, strict=False):
+        if bytes(block.block_hash) != bytes(header.block_hash()):
+            found.violations.append(f"height {header.height}: {who} has another final block")
+            found.state_hash_equal = False
+            break
+
+
+def check_reported(final: Mapping[int, str], reported: Mapping[int, str], found: Judgement) -> None:
+    """Look whether everything that anybody called final still is; height -> hash."""
     for height, name in sorted(reported.items()):
         if height == 0:
             continue
-        if height > len(headers):
+        if height not in final:
             found.violations.append(f"height {height} was final and is lost")
             break
-        if headers[height - 1].block_hash().hex() != name:
+        if final[height] != name:
             found.state_hash_equal = False
             found.violations.append(f"height {height}: {name} was final, now it is another block")
             break
