@@ -50,14 +50,15 @@ class Calls:
         self,
         *,
         engine: ExecutionEngine,
+        key: PublicKey | None,
         hold: Callable[[Hash32, bytes], None],
         get: Callable[[Hash32], bytes | None],
         on_event: Callable[[ev.Answered | ev.CallFailed], None],
         on_ended: Callable[[Ended], None],
         on_failure: Callable[[str, BaseException], None],
     ) -> None:
-        """Prepare. `hold`, `get`: the bytes of a payload by its commitment."""
-        self._engine = engine
+        """Prepare. `key`: the own one; `hold`, `get`: bytes of a payload by its commitment."""
+        self._engine, self._key = engine, key
         self._hold, self._get = hold, get
         self._on_event, self._on_ended, self._on_failure = on_event, on_ended, on_failure
         self._lock = threading.Lock()
@@ -176,8 +177,7 @@ class Calls:
         if isinstance(request, ev.GetPayload):
             return self._get_payload(request, deadline)
         if isinstance(request, ev.NewPayload):
-            payload = self._get(request.header.payload_commitment)
-            judged = self._engine.new_payload(encode_header(request.header), payload, deadline)
+            judged = self._new_payload(request, deadline)
             verdict = ev.PayloadJudged(verdict=_VERDICTS[judged.verdict], reason=judged.reason)
             return judged.boot_id, verdict, None
         if isinstance(request, ev.ForkchoiceUpdated):
@@ -196,6 +196,18 @@ class Calls:
             )
             return found.boot_id, ev.ValidatorsOf(validators=validators), None
         return self._get_status(deadline)
+
+    def _new_payload(self, request: ev.NewPayload, deadline: Deadline) -> api.NewPayloadAnswer:
+        """Stream what is held; not what the executor has built itself, unless it lost it."""
+        header = encode_header(request.header)
+        payload = self._get(request.header.payload_commitment)
+        if payload is not None and request.header.proposer == self._key:
+            try:
+                return self._engine.new_payload(header, None, deadline)
+            except api.EngineApiError as error:
+                if error.code != api.ErrorCode.PAYLOAD_NOT_HELD:
+                    raise
+        return self._engine.new_payload(header, payload, deadline)
 
     def _get_status(self, deadline: Deadline) -> Reply:
         status = self._engine.get_status(deadline)

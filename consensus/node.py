@@ -136,6 +136,7 @@ class Node:
     def _make_calls(self) -> Calls:
         return Calls(
             engine=self._engine,
+            key=self.key,
             hold=self._payloads.hold,
             get=self._payloads.get,
             on_event=self._inbox.put,

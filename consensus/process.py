@@ -233,7 +233,7 @@ class NodeProcess:
         supervisor: Supervisor | None,
     ) -> None:
         """Serve the pages, and leave their address in the home for commands."""
-        more: dict[str, Callable[[], Any]] = {}
+        more: dict[str, Any] = {"address_prefix": self._chain_file.address_prefix}
         if supervisor is not None:
             more["executor"] = lambda: {"restarts": supervisor.restarts}
             more["executor_pid"] = lambda: supervisor.pid

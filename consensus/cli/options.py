@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -86,15 +87,9 @@ def new_password() -> str:
     given = os.environ.get(PASSWORD_VARIABLE)
     if given is not None:
         return given
-    first = getpass.getpass("password for the validator's key: ")
-    if not first or getpass.getpass("once more: ") != first:
-        raise KeystoreError(
-            "key.password",
-            what="there is no password",
-            where="the terminal",
-            why="both times the same one has to be typed, and not none",
-            what_to_do="try again; --no-password makes a key that whoever reads it can use",
-        )
+    first = _typed("password for the validator's key: ")
+    if not first or _typed("once more: ") != first:
+        raise _no_password("both times the same one has to be typed, and not none")
     return first
 
 
@@ -103,7 +98,24 @@ def password_of(entry: KeyEntry) -> str:
     if not entry.has_password:
         return ""
     given = os.environ.get(PASSWORD_VARIABLE)
-    return given if given is not None else getpass.getpass(f"password of {entry.path}: ")
+    return given if given is not None else _typed(f"password of {entry.path}: ")
+
+
+def _typed(prompt: str) -> str:
+    if not sys.stdin.isatty():
+        raise _no_password(f"nobody can type it here, and {PASSWORD_VARIABLE} is not set")
+    return getpass.getpass(prompt)
+
+
+def _no_password(why: str) -> KeystoreError:
+    return KeystoreError(
+        "key.password",
+        what="there is no password",
+        where="the terminal",
+        why=why,
+        what_to_do=f"type it at a terminal, or set {PASSWORD_VARIABLE}; `init --no-password` makes "
+        "a key that whoever reads it can use",
+    )
 
 
 def no_home(folder: Path) -> HomeError:

@@ -12,11 +12,20 @@ from consensus.core.codec import decode_header
 from consensus.core.types import Hash32, Height, PublicKey
 from engine.errors import Reason
 from engine_api.protocol import NEVER, Deadline
-from engine_api.types import EngineApiError, ErrorCode, PayloadAnswer, PayloadRequest, StatusAnswer
+from engine_api.types import (
+    EngineApiError,
+    ErrorCode,
+    NewPayloadAnswer,
+    PayloadAnswer,
+    PayloadRequest,
+    StatusAnswer,
+)
 from tests.consensus.local import ToyExecutor, key_pairs, make_chain, wait_until
 from tests.engine_api import toy
 
 TIMEOUT_MS = 20_000
+PROPOSER = PublicKey(bytes([4]) * 32)
+"""of every block of the toy"""
 
 
 class Rig:
@@ -32,6 +41,7 @@ class Rig:
         self.held: dict[bytes, bytes] = {}
         self.calls = Calls(
             engine=engine,
+            key=PROPOSER,
             hold=self.held.__setitem__,
             get=self.held.get,
             on_event=self.events.append,
@@ -134,6 +144,31 @@ def test_new_payload_streams_what_is_held_and_nothing_else(make: Callable[..., R
     judged = rig.ask(5, new_payload(wrong))
     assert judged.verdict == ev.Verdict.INVALID
     assert judged.reason == Reason.STATE_HASH
+
+
+def test_an_own_build_is_streamed_only_where_the_executor_lost_it(
+    make: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executor has what it built: first the header alone, then with bytes if it says so."""
+    rig = make()
+    sent: list[bytes | memoryview | None] = []
+    judge = rig.engine.new_payload
+
+    def watch(
+        header: bytes, payload: bytes | memoryview | None, deadline: Deadline = NEVER
+    ) -> NewPayloadAnswer:
+        sent.append(payload)
+        return judge(header, payload, deadline)
+
+    monkeypatch.setattr(rig.engine, "new_payload", watch)
+    block = toy.make_block(None, 1)
+    payload = rig.held[block.fields.payload_commitment] = bytes(block.payload)
+    assert rig.ask(1, new_payload(block)) == ev.PayloadJudged(verdict=ev.Verdict.VALID)
+    assert sent == [None, payload]
+    other = toy.make_block(None, 2).changed(proposer=b"o" * 32)
+    payload = rig.held[other.fields.payload_commitment] = bytes(other.payload)
+    assert rig.ask(2, new_payload(other)) == ev.PayloadJudged(verdict=ev.Verdict.VALID)
+    assert sent[2:] == [payload]
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))

@@ -1,7 +1,9 @@
 """What a person types: networks and homes, texts and JSON, and what is refused with exit code 2."""
 
+import io
 import json
 import tomllib
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,27 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return code, said.out, said.err
 
 
-@pytest.fixture
-def network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Return a network of two, and a third that joins later."""
-    schedule = tmp_path / "schedule.json"
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return a network of two, and a third that joins later; no test changes it."""
+    folder = tmp_path_factory.mktemp("network")
+    schedule = folder / "schedule.json"
     third = [{"validator": "validator2", "power": 3}]
     schedule.write_text(json.dumps([{"epoch": 1, "validators": ["validator0", *third]}]))
-    code, out, err = run(
-        capsys, "network", "new", "--validators", "2", "--out", str(tmp_path / "net"),
-        "--schedule", str(schedule), "--epoch-heights", "20", "--block-interval-ms", "300",
-        "--accounts", "5", "--base-port", "20000", "--chain-id", "77", "--json",
-    )  # fmt: skip
-    assert (code, err) == (ExitCode.OK, "")
-    found: dict[str, Any] = json.loads(out)
+    with redirect_stdout(io.StringIO()) as out:
+        code = main(
+            ("network", "new", "--validators", "2", "--out", str(folder / "net"))
+            + ("--schedule", str(schedule), "--epoch-heights", "20", "--chain-id", "77")
+            + ("--block-interval-ms", "300", "--accounts", "5", "--base-port", "20000", "--json")
+        )
+    assert code == ExitCode.OK
+    found: dict[str, Any] = json.loads(out.getvalue())
     return found
 
 
-def test_a_network_has_complete_homes(tmp_path: Path, network: dict[str, Any]) -> None:
+def test_a_network_has_complete_homes(network: dict[str, Any]) -> None:
     """Everybody has the chain, a key, a journal, ports of its own and everybody else as peer."""
-    assert json.loads((tmp_path / "net" / "network.json").read_text()) == network
+    assert json.loads(Path(network["genesis"]).with_name("network.json").read_text()) == network
     members = network["validators"]
     assert [member["name"] for member in members] == ["validator0", "validator1", "validator2"]
     ports = set()
@@ -69,11 +73,11 @@ def test_a_network_has_complete_homes(tmp_path: Path, network: dict[str, Any]) -
 
 
 def test_a_network_is_made_once(
-    tmp_path: Path, network: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    network: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A second one in the same folder is refused and changes nothing."""
     before = Path(network["genesis"]).read_bytes()
-    code, _, err = run(capsys, "network", "new", "--out", str(tmp_path / "net"))
+    code, _, err = run(capsys, "network", "new", "--out", str(Path(network["genesis"]).parent))
     assert code == ExitCode.REFUSED
     assert "home.network_exists" in err
     assert Path(network["genesis"]).read_bytes() == before
@@ -138,6 +142,20 @@ def test_init_makes_one_validator(
     code, _, err = run(capsys, *arguments, str(tmp_path / "c"), *more)
     assert (code, "home.seed" in err) == (ExitCode.REFUSED, True)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_password_that_nobody_can_type_is_explained(
+    tmp_path: Path, network: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a terminal and without the variable no key is made, and none is opened."""
+    home = tmp_path / "a"
+    code, _, err = run(capsys, "init", "--genesis", network["genesis"], "--home", str(home))
+    assert code == ExitCode.REFUSED
+    assert "TOS_PASSWORD" in err
+    assert not Home(folder=home).is_made()
+    Home(folder=home).keys.add("validator", bytes(32), "secret")
+    code, _, err = run(capsys, "run", "--home", str(home))
+    assert (code, "TOS_PASSWORD" in err) == (ExitCode.REFUSED, True)
 
 
 @pytest.mark.parametrize("command", [(), ("run",)])
