@@ -158,14 +158,26 @@ class Cluster:
         say(f"{len(self.validators)} validators take part ({time.monotonic() - begin_s:.1f} s)")
 
     def is_ready(self, number: int) -> bool:
-        """Say whether a validator takes part and its executor answers users."""
+        """Say whether a validator takes part and its executor answers users.
+
+        Raises NetworkError where somebody else's network answers at its ports.
+        """
         place = self.network.places[number]
         try:
             read_bytes(f"http://{place.pages}", "/readyz")
+            ours = read_page(f"http://{place.pages}", "/status")["genesis_hash"]
             with Client(place.query_url, timeout_s=READY_MAX_S) as client:
-                client.status()
+                chains = {ours, client.status().genesis_hash}
         except (ClientError, NodeError):
             return False
+        if chains != {self.network.chain["genesis_hash"]}:
+            raise NetworkError(
+                "network.port",
+                what=f"another network answers at the ports of validator {number}",
+                where=f"{place.pages} and {place.query_url}",
+                why="it was started at the same time with the same base port",
+                what_to_do="choose another --base-port",
+            )
         return True
 
     def act(self, act: Act) -> None:
