@@ -103,7 +103,7 @@ def tell_line(values: Mapping[str, Any]) -> None:
 @click.option("--duration", type=click.IntRange(1, 86_400), required=True, help="in seconds")
 @click.option("--open-loop", is_flag=True, help="send when due, however slow the answers are")
 @click.option("--insist", is_flag=True, help="send again what was not taken, or got lost")
-@click.option("--live", is_flag=True, help="print what happens as lines of JSON instead")
+@click.option("--live", is_flag=True, help="print what happens as lines of JSON; keep no transfers")
 @click.option("--accounts", type=click.IntRange(2, 10_000), default=10, show_default=True)
 @click.option("--workload", type=click.Choice(WORKLOADS), default=WORKLOADS[0], show_default=True)
 @click.option("--batch", type=click.IntRange(1, 32_768), default=1_000, show_default=True)
@@ -150,6 +150,7 @@ def main(
             plan = prepare(
                 client, rate * duration, batch, accounts=accounts, workload=workload, seed=seed,
                 lanes=len(urls) * connections, say=lambda text: click.echo(text, err=True),
+                keeps=not live,
             )  # fmt: skip
         report = run(
             plan, [url for url in urls for _ in range(connections)], rate=rate, is_open=open_loop,

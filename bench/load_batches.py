@@ -93,8 +93,11 @@ def prepare(
     seed: int,
     lanes: int,
     say: Callable[[str], None],
+    keeps: bool = True,
 ) -> Plan:
     """Return the batches of a run, from disk where they were made before.
+
+    keeps: whether they are kept there, which is of use where a chain is loaded again and again.
 
     Each sender belongs to one of `lanes` connections, since its nonces must come in order.
     """
@@ -126,7 +129,8 @@ def prepare(
         rows[:, 32:40] = np.frombuffer(int(status.fee_minimum).to_bytes(8, "little"), np.uint8)
         domain = transaction_domain(bytes.fromhex(status.genesis_hash))
         records = _sign(rows, senders, seeds, public, domain)
-        _keep(path, records)
+        if keeps:
+            _keep(path, records)
     return Plan(
         records=records,
         batch=batch,

@@ -103,6 +103,10 @@ class Watch:
         """Return the last final height that a validator reported."""
         return int(self.status(number).get("finalized", {}).get("height", 0))
 
+    def executor_height(self, number: int) -> int:
+        """Return the last final height that a validator's executor had."""
+        return int(self.status(number).get("executor", {}).get("finalized_height", 0))
+
     @property
     def highest(self) -> int:
         """Highest height that anybody reported as final."""
@@ -139,6 +143,7 @@ class Watch:
                 status = read_page(f"http://{place.pages}", "/status")
             except ClientError as error:
                 with self._lock:
+                    self._status.pop(place.number, None)
                     self._trouble[place.number] = error.why
                 continue
             with self._lock:
