@@ -32,11 +32,10 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     third = [{"validator": "validator2", "power": 3}]
     schedule.write_text(json.dumps([{"epoch": 1, "validators": ["validator0", *third]}]))
     with redirect_stdout(io.StringIO()) as out:
-        code = main(
-            ("network", "new", "--validators", "2", "--out", str(folder / "net"))
-            + ("--schedule", str(schedule), "--epoch-heights", "20", "--chain-id", "77")
-            + ("--block-interval-ms", "300", "--accounts", "5", "--base-port", "20000", "--json")
-        )
+        more = ("--epoch-heights", "20", "--block-interval-ms", "300", "--chain-id", "77", "--json")
+        place = ("--out", str(folder / "net"), "--base-port", "20000")
+        who = ("--validators", "2", "--schedule", str(schedule), "--accounts", "5")
+        code = main(("network", "new", *place, *who, *more))
     assert code == ExitCode.OK
     found: dict[str, Any] = json.loads(out.getvalue())
     return found
