@@ -25,7 +25,7 @@ class GossipError(ExplainedError):
 
 def open_key(home: Path) -> KeyPair:
     """Return the transport key of a home, made if there is none. Raises GossipError."""
-    path = home / KEY_PATH
+    path = home.joinpath(KEY_PATH)
     try:
         if not path.exists():
             _make(path)

@@ -26,7 +26,7 @@ def test_a_damaged_key_is_explained(tmp_path: Path, text: str) -> None:
     """What is no key is neither used nor overwritten."""
     open_key(tmp_path)
     (tmp_path / KEY_PATH).write_text(text)
-    with pytest.raises(GossipError, match="gossip.key"):
+    with pytest.raises(GossipError, match=r"gossip\.key"):
         open_key(tmp_path)
     assert (tmp_path / KEY_PATH).read_text() == text
 
