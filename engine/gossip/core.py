@@ -174,8 +174,11 @@ class Gossip:
         rows = np.flatnonzero(self._known.states(hashes, now_ms) < State.QUEUED)
         self.counts["records_duplicate"] += len(hashes) - len(rows)
         room = self._limits.waiting_records - peer.waiting_count
-        self.counts["dropped_waiting_full"] += max(0, len(rows) - room)
-        rows = rows[:room]
+        if len(rows) > room:  # to be fetched when there is room again
+            late = hashes[rows[room:]]
+            self.counts["records_deferred"] += len(late)
+            self.counts["dropped_want_full"] += peer.to_want.add(late)
+            rows = rows[:room]
         self._known.set_state(hashes[rows], State.QUEUED, now_ms)
         peer.queue(records[rows], hashes[rows])
 

@@ -12,7 +12,7 @@ from kernels.layout import U8
 COUNTS = (
     "records_in", "records_duplicate", "records_taken", "records_refused", "records_offending",
     "records_pushed", "records_served", "records_served_in", "hashes_announced", "hashes_listed",
-    "hashes_wanted", "dropped_quota", "dropped_waiting_full", "dropped_want_full",
+    "hashes_wanted", "dropped_quota", "records_deferred", "dropped_want_full",
     "dropped_backlog_full", "dropped_serve_quota", "dropped_page_busy", "dropped_not_judged",
     "dropped_banned", "pushes_deferred", "unanswered", "unasked", "bad_frames", "bans",
 )  # fmt: skip
