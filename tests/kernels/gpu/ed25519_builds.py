@@ -1,0 +1,169 @@
+"""The device's Ed25519 without a device: two builds of its source that the host runs.
+
+- `host`: the source itself, compiled by g++, with carry chains in words of 64 bits.
+- `ptx`: what NVIDIA's compiler makes of it for the device, inline PTX included, run by `ptx`.
+
+Builds are kept with the compiled kernels, named by their text and compiler.
+"""
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from kernels import jit
+from kernels.gpu import ed25519_source
+from kernels.gpu.ed25519_source import KEY_TABLE_BYTES
+from kernels.host import read_only
+from kernels.layout import U8
+from tests.kernels.gpu import nvrtc
+from tests.kernels.gpu.ptx import translate
+
+PROBES = (
+    "multiply", "square", "add_reduced", "add", "subtract", "canonical", "invert", "reduce_order",
+)  # fmt: skip
+"""Functions of the source by their number there."""
+_FLAGS = ("-std=c++17", "-shared", "-fPIC")
+
+
+class Build(Protocol):
+    """What both builds offer."""
+
+    device_name: str
+
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
+        """Judge each row, as DeviceVerifier.verify does."""
+
+    def probe(self, name: str, a: list[int], b: list[int]) -> list[int]:
+        """Return what one function answers of each pair; a: below 2^512, b: below 2^256."""
+
+
+def compiled(text: str, *flags: str) -> Any:
+    """Return the library that g++ makes of a text; skips where there is no g++."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++: the device's source is compiled by it for the host")
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    given = [*_FLAGS, *flags]
+    name = hashlib.blake2b("\0".join([version, *given, text]).encode(), digest_size=16).hexdigest()
+    folder = Path(jit.CONFIG.CACHE_DIR)
+    target = folder / f"ed25519_{name}.so"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = Path(scratch) / "built.so"
+            done = subprocess.run(
+                [compiler, "-x", "c++", *given, "-o", str(built), "-"],
+                input=text, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[:4000]
+            built.replace(target)
+    return ctypes.CDLL(str(target))
+
+
+def _numbers(values: list[int], size: int) -> U8:
+    return np.frombuffer(b"".join(value.to_bytes(size, "little") for value in values), np.uint8)
+
+
+def _address(array: U8) -> ctypes.c_uint64:
+    return ctypes.c_uint64(array.ctypes.data)
+
+
+class HostBuild:
+    """The source as g++ compiles it."""
+
+    device_name = "g++"
+
+    def __init__(self) -> None:
+        """Compile, or take what was compiled before."""
+        text = ed25519_source.source()
+        self._library = compiled(text, "-O2", "-Wall", "-Wextra", "-Werror", "-DPROBES")
+
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
+        """See Build.verify."""
+        out = np.full(len(public_keys), 255, np.uint8)
+        rows = [read_only(array) for array in (public_keys, signatures, messages)]
+        length = messages.shape[1]
+        self._library.verify(
+            *(_address(array) for array in rows),
+            ctypes.c_uint32(length), ctypes.c_uint32(length % 8 == 0), ctypes.c_uint32(len(out)),
+            _address(out),
+        )  # fmt: skip
+        assert np.isin(out, (0, 1)).all(), "every row has a verdict"
+        return out.view(np.bool_)
+
+    def probe(self, name: str, a: list[int], b: list[int]) -> list[int]:
+        """See Build.probe."""
+        out = np.zeros((len(a), 32), np.uint8)
+        left, right = _numbers(a, 64), _numbers(b, 32)
+        self._library.probe(
+            ctypes.c_uint32(PROBES.index(name)), ctypes.c_uint32(len(a)),
+            _address(left), _address(right), _address(out),
+        )  # fmt: skip
+        return [int.from_bytes(row.tobytes(), "little") for row in out]
+
+
+@cache
+def device_ptx() -> str:
+    """Return the device's text, tests' functions included; skips without NVIDIA's compiler."""
+    options = ed25519_source.options("PROBES")
+    text = nvrtc.compile_cuda(ed25519_source.source(), options, to_ptx=True).code
+    return text.rstrip(b"\0").decode()
+
+
+class PtxBuild:
+    """The source as NVIDIA's compiler compiles it, run thread by thread."""
+
+    device_name = "PTX on the host"
+
+    def __init__(self) -> None:
+        """Compile twice: to PTX, and that for the host."""
+        verify, self.opcodes = translate(device_ptx(), "verify")
+        probe, _ = translate(device_ptx(), "probe")
+        self._verify = compiled(verify, "-O0", "-w", "-DCOUNTED")
+        self._probe = compiled(probe, "-O0", "-w")
+
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
+        """See Build.verify."""
+        count, length = messages.shape
+        out = np.full(count, 255, np.uint8)
+        tables = np.zeros(max(1, count) * KEY_TABLE_BYTES, np.uint8)
+        rows = [read_only(array) for array in (public_keys, signatures, messages)]
+        for block in range(count):
+            self._verify.verify(
+                ctypes.c_uint32(block), *(_address(array) for array in rows),
+                ctypes.c_uint32(length), ctypes.c_uint32(length % 8 == 0), ctypes.c_uint32(count),
+                _address(tables), _address(out),
+            )  # fmt: skip
+        assert np.isin(out, (0, 1)).all(), "every row has a verdict"
+        return out.view(np.bool_)
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each instruction of `verify` ran since the library was loaded."""
+        numbers = (ctypes.c_uint64 * len(self.opcodes)).in_dll(self._verify, "counts")
+        return dict(zip(self.opcodes, numbers, strict=True))
+
+    def probe(self, name: str, a: list[int], b: list[int]) -> list[int]:
+        """See Build.probe."""
+        out = np.zeros((len(a), 32), np.uint8)
+        left, right = _numbers(a, 64), _numbers(b, 32)
+        for block in range(len(a)):
+            self._probe.probe(
+                ctypes.c_uint32(block), ctypes.c_uint32(PROBES.index(name)),
+                ctypes.c_uint32(len(a)), _address(left), _address(right), _address(out),
+            )  # fmt: skip
+        return [int.from_bytes(row.tobytes(), "little") for row in out]
+
+
+@cache
+def open_build(name: str) -> Build:
+    """Return a build by name; skips where its compiler is missing."""
+    return HostBuild() if name == "host" else PtxBuild()
