@@ -1,9 +1,10 @@
-"""The device's Ed25519 without a device: two builds of its source that the host runs.
+"""Builds of the device's Ed25519: two that the host runs, and the device's own.
 
 - `host`: the source itself, compiled by g++, with carry chains in words of 64 bits.
 - `ptx`: what NVIDIA's compiler makes of it for the device, inline PTX included, run by `ptx`.
+- `device`: `DeviceVerifier` itself, where there is a device.
 
-Builds are kept with the compiled kernels, named by their text and compiler.
+What the host builds is kept with the compiled kernels, named by its text and compiler.
 """
 
 import ctypes
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 
 from kernels import jit
-from kernels.gpu import ed25519_source
+from kernels.backend import DeviceUnavailable
+from kernels.gpu import ed25519, ed25519_source
 from kernels.gpu.ed25519_source import KEY_TABLE_BYTES
 from kernels.host import read_only
 from kernels.layout import U8
@@ -34,7 +36,7 @@ _FLAGS = ("-std=c++17", "-shared", "-fPIC")
 
 
 class Build(Protocol):
-    """What both builds offer."""
+    """What every build offers."""
 
     device_name: str
 
@@ -163,7 +165,39 @@ class PtxBuild:
         return [int.from_bytes(row.tobytes(), "little") for row in out]
 
 
+class DeviceBuild:
+    """The source on a device, behind the driver that nodes use."""
+
+    def __init__(self) -> None:
+        """Open the driver, and compile the tests' functions with the same options; or skip."""
+        try:
+            self._cupy = ed25519.require_cupy()
+        except DeviceUnavailable as error:
+            pytest.skip(str(error))
+        self._verifier = ed25519.DeviceVerifier()
+        self.device_name = self._verifier.device_name
+        module = self._cupy.RawModule(
+            code=ed25519_source.source(), options=ed25519_source.options("PROBES"), backend="nvrtc"
+        )
+        self._probe = module.get_function("probe")
+
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
+        """See Build.verify."""
+        verdicts: Any = self._verifier.verify(public_keys, signatures, messages)
+        return verdicts  # type: ignore[no-any-return]  # bool stands where the contract says U8
+
+    def probe(self, name: str, a: list[int], b: list[int]) -> list[int]:
+        """See Build.probe."""
+        out = self._cupy.zeros((len(a), 32), np.uint8)
+        which, count = np.uint32(PROBES.index(name)), np.uint32(len(a))
+        left, right = (self._cupy.asarray(item) for item in (_numbers(a, 64), _numbers(b, 32)))
+        self._probe((-(-len(a) // 128),), (128,), (which, count, left, right, out))
+        rows = self._cupy.asnumpy(out)
+        return [int.from_bytes(row.tobytes(), "little") for row in rows]
+
+
 @cache
 def open_build(name: str) -> Build:
-    """Return a build by name; skips where its compiler is missing."""
-    return HostBuild() if name == "host" else PtxBuild()
+    """Return a build by name; skips where its compiler or its device is missing."""
+    kinds: dict[str, type[Build]] = {"host": HostBuild, "ptx": PtxBuild, "device": DeviceBuild}
+    return kinds[name]()

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ EDGES = [
 """Bounds of the field's functions, and words that make carries run through all others."""
 
 
-@pytest.fixture(params=["host", "ptx"])
+DEVICE = pytest.param("device", marks=pytest.mark.gpu)
+
+
+@pytest.fixture(params=["host", "ptx", DEVICE])
 def build(request: pytest.FixtureRequest) -> Build:
     """Return a build of the device's source."""
     return open_build(request.param)
@@ -184,7 +188,10 @@ def test_message_lengths(build: Build, rng: np.random.Generator) -> None:
         assert build.verify(*rows).tolist() == libsodium(rows)
 
 
-@pytest.mark.parametrize(("name", "count"), [("host", 4000), ("ptx", 600)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("host", 4000), ("ptx", 600), pytest.param("device", 300_000, marks=pytest.mark.gpu)],
+)
 def test_random_and_corrupted(name: str, count: int, rng: np.random.Generator) -> None:
     """Random valid and corrupted transactions: exactly the untouched ones are valid."""
     build = open_build(name)
@@ -256,3 +263,36 @@ def test_wrong_shapes_are_refused(name: str, array: Any) -> None:
     good[("public_keys", "signatures", "messages").index(name)] = array
     with pytest.raises(ValueError, match=f"{name} must be"):
         ed25519.check_shapes((good[0], good[1], good[2]))
+
+
+@pytest.mark.gpu
+def test_batches_around_the_edges_of_chunks(rng: np.random.Generator) -> None:
+    """On the device: one bad signature at the edges of blocks and chunks is found, and only it."""
+    build = open_build("device")
+    rows = signed_rows(rng, 3 * ed25519.CHUNK_ROWS + 1, 160)
+    for size in (
+        1,
+        2,
+        127,
+        128,
+        129,
+        *(n * ed25519.CHUNK_ROWS + d for n in (1, 3) for d in (0, 1)),
+    ):
+        for place in {0, size // 2, size - 1}:
+            part = [array[:size].copy() for array in rows]
+            part[1][place, 40] ^= 1
+            verdicts = build.verify(part[0], part[1], part[2])
+            assert not verdicts[place]
+            assert verdicts.sum() == size - 1
+
+
+@pytest.mark.gpu
+def test_threads_share_a_device(rng: np.random.Generator) -> None:
+    """On the device: batches of several threads do not mix."""
+    build = open_build("device")
+    rows = signed_rows(rng, 40_000, 160)
+    batches = [corrupted(rng, rows, 2) for _ in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda batch: build.verify(*batch[0]), batches))
+    for answer, (_, bad) in zip(answers, batches, strict=True):
+        assert answer.tolist() == (~bad).tolist()
