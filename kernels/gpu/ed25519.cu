@@ -18,7 +18,10 @@ enum {
     WINDOWS = 64,
     KEY_ENTRIES = 9,
     ENTRY_WORDS = 4 * WORDS,
-    KEY_TABLE_WORDS = KEY_ENTRIES * ENTRY_WORDS,
+    /* Behind the entries of a thread's table: h and S as windows, which registers have no room for. */
+    H_WORDS = KEY_ENTRIES * ENTRY_WORDS,
+    S_WORDS = H_WORDS + WORDS,
+    KEY_TABLE_WORDS = S_WORDS + WORDS,
     AFFINE_WORDS = 3 * WORDS,
 };
 
@@ -138,9 +141,9 @@ DEVICE void make_table(u32 *table, const Element &x, const Element &y) {
     store_entry(table, neutral, zero);
     Point point = {x, y, one};
     Element t = multiply(x, y);
-    ROLLED for (int k = 1; k < KEY_ENTRIES; k++) {
-        u32 *row = table + k * ENTRY_WORDS;
-        store_entry(row, point, t);
+    ROLLED for (int k = 1;; k++) {
+        store_entry(table + k * ENTRY_WORDS, point, t);
+        if (k + 1 == KEY_ENTRIES) break;
         Element z_twice = add_reduced(point.z, point.z);
         Completed next = added(point, t, z_twice, table + ENTRY_WORDS, false);
         point = projective(next);
@@ -154,21 +157,23 @@ DEVICE u32 digit_size(u32 held, u32 half, bool &negative) {
     return negative ? half - held : held - half;
 }
 
-/* Answers [s]B + [h]P: s and h are windows already, the table is that of P. */
-DEVICE Point multiply_both(u32 *s, u32 *h, const u32 *table, const u32 *base) {
+/* Answers [s]B + [h]P. table: of P, with the windows of s and h. */
+DEVICE Point multiply_both(const u32 *table, const u32 *base) {
     Point point = {small(0), small(1), small(1)};
     Element t = small(0);
     bool negative;
     ROLLED for (int window = WINDOWS - 1;; window--) {
         bool is_last = window == WINDOWS - 1;
-        u32 size = digit_size(take_top(h, 4), is_last ? 0 : 8, negative);
+        u32 held = table[H_WORDS + window / 8] >> window % 8 * 4 & 15;
+        u32 size = digit_size(held, is_last ? 0 : 8, negative);
         const u32 *row = table + size * ENTRY_WORDS;
         Element z_twice = multiply(point.z, load(row + 3 * WORDS));
         Completed next = added(point, t, z_twice, row, negative);
         point = projective(next);
         if (window % 2 == 0) {
             t = multiply(next.e, next.h);
-            size = digit_size(take_top(s, 8), window == WINDOWS - 2 ? 0 : 128, negative);
+            held = table[S_WORDS + window / 8] >> window % 8 * 4 & 255;
+            size = digit_size(held, window == WINDOWS - 2 ? 0 : 128, negative);
             z_twice = add_reduced(point.z, point.z);
             next = added(point, t, z_twice, base + size * AFFINE_WORDS, negative);
             point = projective(next);
@@ -183,32 +188,40 @@ DEVICE Point multiply_both(u32 *s, u32 *h, const u32 *table, const u32 *base) {
     return point;
 }
 
+/* Writes h and S as windows behind the entries of a table. */
+DEVICE void store_windows(u32 *table, const u32 *key, const u32 *signature, const u8 *message,
+                          u32 length, bool wide) {
+    u32 hash[2 * WORDS];
+    Element h, s = constant(signature + WORDS);
+    const Hashed source = {signature, key, message, length, wide};
+    digest(source, hash);
+    reduce_order(hash, h.word);
+    add_words<WORDS>(h.word, OFFSET_4);
+    add_words<WORDS>(s.word, OFFSET_8);
+    store(table + H_WORDS, h);
+    store(table + S_WORDS, s);
+}
+
 /* Answers the verdict on one signature.
  * table: KEY_TABLE_WORDS words of this thread alone; base: the table of B; both at 16 bytes. */
 DEVICE bool is_valid(const u32 *key, const u32 *signature, const u8 *message, u32 length, bool wide,
                      u32 *table, const u32 *base) {
-    u32 a[WORDS], y[WORDS], r[WORDS], s[WORDS], h[WORDS];
-    UNROLL for (int k = 0; k < WORDS; k++) {
-        a[k] = y[k] = key[k];
-        r[k] = signature[k];
-        s[k] = signature[k + WORDS];
-    }
-    y[7] &= 0x7fffffffu;
-    if (!is_below(s, ORDER) || !is_below(y, PRIME) || is_small_order(a) || is_small_order(r)) {
-        return false;
-    }
     {
-        Element point_x, point_y;
-        if (!decode_negated(a, point_x, point_y)) return false;
-        make_table(table, point_x, point_y);
-        u32 hash[2 * WORDS];
-        const Hashed source = {r, a, message, length, wide};
-        digest(source, hash);
-        reduce_order(hash, h);
+        const Element a = constant(key), r = constant(signature), s = constant(signature + WORDS);
+        Element y = a;
+        y.word[7] &= 0x7fffffffu;
+        if (!is_below(s.word, ORDER) || !is_below(y.word, PRIME) || is_small_order(a.word) ||
+            is_small_order(r.word)) {
+            return false;
+        }
     }
-    add_words<WORDS>(h, constant(OFFSET_4).word);
-    add_words<WORDS>(s, constant(OFFSET_8).word);
-    Point point = multiply_both(s, h, table, base);
+    store_windows(table, key, signature, message, length, wide);
+    {
+        Element x, y;
+        if (!decode_negated(key, x, y)) return false;
+        make_table(table, x, y);
+    }
+    Point point = multiply_both(table, base);
     Element inverse = invert(point.z);
     Element x = canonical(multiply(point.x, inverse));
     Element encoded = canonical(multiply(point.y, inverse));

@@ -102,6 +102,13 @@ template <> SPECIAL u32 multiply_add<4>(u32 *acc, const u32 *a, const u32 *b) {
     return carry;
 }
 
+/* Answers a * b. */
+DEVICE u64 multiply_wide(u32 a, u32 b) {
+    u64 product;
+    asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+    return product;
+}
+
 /* acc += a, N words; answers the carry. */
 template <int N> DEVICE u32 add_words(u32 *acc, const u32 *a);
 
@@ -171,6 +178,8 @@ template <int N> DEVICE u32 multiply_add(u32 *acc, const u32 *a, const u32 *b) {
     return (u32)carry;
 }
 
+DEVICE u64 multiply_wide(u32 a, u32 b) { return (u64)a * b; }
+
 template <int N> DEVICE u32 add_words(u32 *acc, const u32 *a) {
     u64 carry = 0;
     for (int k = 0; k < N; k++) {
@@ -196,7 +205,7 @@ DEVICE u32 subtract_words(u32 *acc, const u32 *a) {
 /* acc[2 k], acc[2 k + 1] = a[k] * b for k < N. */
 template <int N> DEVICE void multiply_pairs(u32 *acc, const u32 *a, u32 b) {
     UNROLL for (int k = 0; k < N; k++) {
-        u64 product = (u64)a[k] * b;
+        u64 product = multiply_wide(a[k], b);
         acc[2 * k] = (u32)product;
         acc[2 * k + 1] = (u32)(product >> 32);
     }

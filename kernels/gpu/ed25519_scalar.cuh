@@ -157,11 +157,3 @@ DEVICE bool is_small_order(const u32 *words) {
     }
     return found;
 }
-
-/* Takes the `count` highest bits off a number of eight words and answers them. */
-DEVICE u32 take_top(u32 *words, int count) {
-    u32 top = words[7] >> (32 - count);
-    UNROLL for (int k = 7; k > 0; k--) words[k] = words[k] << count | words[k - 1] >> (32 - count);
-    words[0] <<= count;
-    return top;
-}

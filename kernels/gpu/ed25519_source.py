@@ -18,8 +18,8 @@ from kernels.scalar25519 import SMALL_ORDER_YS, L, window_offset
 
 WORDS: Final = 8
 """32-bit words of a number."""
-KEY_TABLE_BYTES: Final = KEY_ENTRIES * 4 * 4 * WORDS
-"""Of the table that each thread makes of its public key."""
+KEY_TABLE_BYTES: Final = 4 * WORDS * (4 * KEY_ENTRIES + 2)
+"""Of the table that each thread makes of its public key, the windows of h and S behind it."""
 BLOCK_THREADS: Final = 128
 BLOCKS_PER_SM: Final = 4
 """Blocks that a multiprocessor holds at once: it has 65,536 registers, 128 for each thread."""
