@@ -10,9 +10,11 @@
  * Bounds. *whole*: any eight words, below 2^256. *reduced*: below 2^255 + 2^11; what `multiply` and
  * `square` answer. *canonical*: below p. Every function that takes a whole number takes any.
  *
- * `fold` gets a number lo + 2^256 (hi + extra) with extra <= 3 and answers lo + 38 (hi + extra)
- * modulo p: 38 hi + lo < 39 * 2^256, so with extra at most 41 times 2^256 stand above eight words;
- * with the bit 2^255, at most 83 times 2^255 = 19, and 2^255 + 19 * 83 is reduced.
+ * The fold. A product counts even + 2^32 odd + 2^256 hi, and 2^256 = 38. Of a multiplication, even
+ * and 2^32 odd are each below 2^256 (odd has seven words then); of a square, the two are one row of
+ * eight words, and its carries left up to 3 times 2^256. So even + 2^32 odd + 38 hi < 42 * 2^256: at
+ * most 41 times 2^256 stand above eight words; with the bit 2^255, at most 83 times 2^255 = 19, and
+ * 2^255 + 19 * 83 is reduced.
  *
  * Compiled for the host (without __CUDACC__), the same functions run on words of 64 bits instead of
  * carry flags; `tests/kernels/gpu` runs both.
@@ -224,8 +226,7 @@ DEVICE u32 add_small(u32 *acc, u32 small) {
     return add_words<WORDS>(acc, words);
 }
 
-/* Words 1 to 7 of lo += odd[0..6]; what is above eight words, `above` of 2^256 and odd[7], is folded:
- * answers a reduced number. */
+/* Ends the fold: answers lo + 2^32 odd + 2^256 above, reduced; odd[7] counts 2^256, too. */
 DEVICE Element finish(u32 *lo, const u32 *odd, u32 above) {
     u32 carry = add_words<7>(lo + 1, odd);
     u32 top = odd[7] + above + carry;

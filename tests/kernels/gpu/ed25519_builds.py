@@ -9,6 +9,7 @@ What the host builds is kept with the compiled kernels, named by its text and co
 
 import ctypes
 import hashlib
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -134,19 +135,25 @@ class PtxBuild:
         self._probe = compiled(probe, "-O0", "-w")
 
     def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
-        """See Build.verify."""
-        count, length = messages.shape
-        out = np.full(count, 255, np.uint8)
+        """See Build.verify; blocks have one thread."""
+        out = self.launch((public_keys, signatures, messages), len(public_keys), 1)
+        assert np.isin(out, (0, 1)).all(), "every row has a verdict"
+        return out.view(np.bool_)
+
+    def launch(self, columns: tuple[U8, U8, U8], blocks: int, threads: int) -> U8:
+        """Run all threads of all blocks in turn; return what they wrote, 255 where none did."""
+        count, length = columns[2].shape
+        out: U8 = np.full(count, 255, np.uint8)
         tables = np.zeros(max(1, count) * KEY_TABLE_BYTES, np.uint8)
-        rows = [read_only(array) for array in (public_keys, signatures, messages)]
-        for block in range(count):
+        rows = [read_only(array) for array in columns]
+        for block, thread in itertools.product(range(blocks), range(threads)):
             self._verify.verify(
-                ctypes.c_uint32(block), *(_address(array) for array in rows),
+                *(ctypes.c_uint32(number) for number in (block, thread, threads)),
+                *(_address(array) for array in rows),
                 ctypes.c_uint32(length), ctypes.c_uint32(length % 8 == 0), ctypes.c_uint32(count),
                 _address(tables), _address(out),
             )  # fmt: skip
-        assert np.isin(out, (0, 1)).all(), "every row has a verdict"
-        return out.view(np.bool_)
+        return out
 
     def counts(self) -> dict[str, int]:
         """Return how often each instruction of `verify` ran since the library was loaded."""
@@ -159,8 +166,8 @@ class PtxBuild:
         left, right = _numbers(a, 64), _numbers(b, 32)
         for block in range(len(a)):
             self._probe.probe(
-                ctypes.c_uint32(block), ctypes.c_uint32(PROBES.index(name)),
-                ctypes.c_uint32(len(a)), _address(left), _address(right), _address(out),
+                *(ctypes.c_uint32(number) for number in (block, 0, 1, PROBES.index(name), len(a))),
+                _address(left), _address(right), _address(out),
             )  # fmt: skip
         return [int.from_bytes(row.tobytes(), "little") for row in out]
 

@@ -23,21 +23,22 @@ class Compiled(NamedTuple):
     log: str
 
 
-def _folders() -> list[Path]:
-    folders = []
+def folders() -> list[Path]:
+    """Return the folders of libraries that CUDA packages or a toolkit have."""
+    found = []
     spec = importlib.util.find_spec("nvidia")
     for root in spec.submodule_search_locations or [] if spec else []:
-        folders += sorted(Path(root).glob("*/lib"))
+        found += sorted(Path(root).glob("*/lib"))
     for variable in ("CUDA_PATH", "CUDA_HOME"):
         if os.environ.get(variable):
-            folders.append(Path(os.environ[variable]) / "lib64")
-    return folders
+            found.append(Path(os.environ[variable]) / "lib64")
+    return found
 
 
 @cache
 def library() -> Any:
     """Return the compiler, or None where there is none."""
-    for folder in _folders():
+    for folder in folders():
         found = sorted(folder.glob("libnvrtc.so*"))
         if found:
             # It looks for this part of itself by name alone.

@@ -4,8 +4,9 @@ The host's build of a kernel's source leaves out what only the device has: inlin
 shared memory, what the device's compiler made of the rest. This module takes that compiler's PTX
 and writes each instruction as a statement with the meaning that NVIDIA's "PTX ISA" gives it, carry
 flag included. Registers are variables, labels are labels, all state spaces are the host's memory.
-What it does not know is an error, so nothing is left out silently. There is one thread in a block:
-a barrier waits for nobody.
+What it does not know is an error, so nothing is left out silently. A call is one thread from its
+beginning to its end: a barrier waits for nobody, so what other threads write before it is there
+only if they ran before.
 """
 
 import re
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 _CLASSES: Final = {"pred": "bool", "b16": "u16", "b32": "u32", "b64": "u64"}
-_SPECIAL: Final = {"%tid.x": "0u", "%ntid.x": "1u", "%ctaid.x": "block"}
+_SPECIAL: Final = {"%tid.x": "thread", "%ntid.x": "threads", "%ctaid.x": "block"}
 _COMPARE: Final = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _LOGIC: Final = {"and": "&", "or": "|", "xor": "^"}
 
@@ -218,10 +219,10 @@ def _body(lines: list[str], counted: list[str]) -> Iterator[str]:
 
 
 def translate(ptx: str, entry: str) -> tuple[str, list[str]]:
-    """Return C++ with `extern "C" void ENTRY(block, ...)` and the opcodes that it counts.
+    """Return C++ with `extern "C" void ENTRY(block, thread, threads, ...)`, and opcodes.
 
-    block: u32, which block of one thread runs; behind it the kernel's own parameters. With
-    -DCOUNTED, `u64 counts[]` counts executed instructions, one number per opcode.
+    block, thread: u32, which one runs; threads: u32, of a block; behind them the kernel's own
+    parameters. With -DCOUNTED, `u64 counts[]` counts executed instructions, one number per opcode.
     """
     found = re.search(rf"\.entry {entry}\((.*?)\)(.*?)^\{{$(.*?)^\}}$", ptx, re.S | re.M)
     if found is None:
@@ -229,7 +230,9 @@ def translate(ptx: str, entry: str) -> tuple[str, list[str]]:
     parameters = re.findall(r"\.param \.(\w+) (\w+)", found[1])
     counted: list[str] = []
     body = "\n".join(_body(found[3].splitlines(), counted))
-    arguments = ", ".join(["u32 block", *(f"{kind} {name}" for kind, name in parameters)])
+    arguments = ", ".join(
+        ["u32 block", "u32 thread", "u32 threads", *(f"{kind} {name}" for kind, name in parameters)]
+    )
     counter = (
         "#ifdef COUNTED\n"
         f'extern "C" {{ u64 counts[{len(counted)}]; }}\n'
