@@ -1,1 +1,1 @@
-"""Tests of the device's kernels: what can be shown without a device, and what needs one."""
+"""Tests of the device's kernels: in the simulator, by the compiler alone, and on a device."""

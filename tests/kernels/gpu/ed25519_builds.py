@@ -88,14 +88,14 @@ class HostBuild:
     def __init__(self) -> None:
         """Compile, or take what was compiled before."""
         text = ed25519_source.source()
-        self._library = compiled(text, "-O2", "-Wall", "-Wextra", "-Werror", "-DPROBES")
+        self.library = compiled(text, "-O2", "-Wall", "-Wextra", "-Werror", "-DPROBES")
 
     def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
         """See Build.verify."""
         out = np.full(len(public_keys), 255, np.uint8)
         rows = [read_only(array) for array in (public_keys, signatures, messages)]
         length = messages.shape[1]
-        self._library.verify(
+        self.library.verify(
             *(_address(array) for array in rows),
             ctypes.c_uint32(length), ctypes.c_uint32(length % 8 == 0), ctypes.c_uint32(len(out)),
             _address(out),
@@ -107,7 +107,7 @@ class HostBuild:
         """See Build.probe."""
         out = np.zeros((len(a), 32), np.uint8)
         left, right = _numbers(a, 64), _numbers(b, 32)
-        self._library.probe(
+        self.library.probe(
             ctypes.c_uint32(PROBES.index(name)), ctypes.c_uint32(len(a)),
             _address(left), _address(right), _address(out),
         )  # fmt: skip

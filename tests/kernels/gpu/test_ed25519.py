@@ -14,6 +14,7 @@ import spec.oracle
 from kernels.field51 import P
 from kernels.gpu import ed25519, ed25519_source
 from kernels.gpu.ed25519_source import BLOCK_THREADS, BLOCKS_PER_SM
+from kernels.gpu.failures import DeviceFailed
 from kernels.scalar25519 import L
 from kernels.signature_vectors_table import VECTORS
 from kernels.signatures import VerdictDiffers
@@ -29,6 +30,7 @@ from tests.kernels.forgeries import (
 from tests.kernels.gpu import nvrtc
 from tests.kernels.gpu.ed25519_builds import Build, PtxBuild, open_build
 from tests.kernels.gpu.ed25519_counts import MULTIPLICATIONS, SQUARES
+from tests.kernels.gpu.late_cupy import late_cupy
 from tests.kernels.test_ed25519 import RFC_8032, by_length
 
 oracle: Any = spec.oracle
@@ -250,15 +252,68 @@ def test_multiplications_of_a_verification(rng: np.random.Generator) -> None:
     assert not [name for name in ran if name.startswith(("div", "rem"))]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("cudaErrorIllegalAddress"), MemoryError("full")])
+def test_what_the_driver_refuses_is_a_failed_device(error: Exception) -> None:
+    """Errors of CuPy come out as the one kind that sends the same work to the CPU."""
+    with pytest.raises(DeviceFailed, match=f"signatures: {error}"), ed25519.refusals("signatures"):
+        raise error
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the driver with chunks of 100 rows over streams that do everything late."""
+    cupy = late_cupy()
+    monkeypatch.setattr(ed25519, "require_cupy", lambda: cupy)
+    verifier = ed25519.DeviceVerifier(chunk=100)
+    cupy.kernel.launches.clear()
+    return verifier, cupy.kernel
+
+
+def test_chunks_wait_for_each_other(late: Any, rng: np.random.Generator) -> None:
+    """Any number of rows and lengths, in chunks in two slots: verdicts are those of their rows."""
+    verifier, kernel = late
+    for count, length in (
+        (0, 160),
+        (1, 160),
+        (99, 0),
+        (100, 7),
+        (101, 160),
+        (730, 160),
+        (420, 400),
+    ):
+        rows, bad = corrupted(rng, signed_rows(rng, count, length), 2)
+        kernel.launches.clear()
+        assert verifier.verify(*rows).tolist() == (~bad).tolist()
+        size = ed25519.chunk_rows(length, 100)
+        assert kernel.launches == [min(size, count - at) for at in range(0, count, size)]
+    verifier.close()
+
+
+def test_a_launch_that_does_not_run_is_noticed(late: Any, rng: np.random.Generator) -> None:
+    """Verdicts of an earlier batch are never taken for those of one that was not judged."""
+    verifier, kernel = late
+    rows = signed_rows(rng, 250, 160)
+    assert verifier.verify(*rows).all()
+    kernel.is_broken = True
+    with pytest.raises(DeviceFailed, match="without a verdict"):
+        verifier.verify(*rows)
+    kernel.is_broken = False
+    rows[1][7, 40] ^= 1
+    assert np.flatnonzero(~verifier.verify(*rows)).tolist() == [7]
+
+
 def test_chunks() -> None:
     """Chunks are as large as memory allows, at least one row, and too long messages are refused."""
+    room = ed25519.CHUNK_ROWS * 160
     assert ed25519.chunk_rows(0) == ed25519.chunk_rows(160) == ed25519.CHUNK_ROWS
-    for length in (161, 1024, 10**6, ed25519.CHUNK_MESSAGE_BYTES):
+    for length in (161, 1024, 10**6, room):
         rows = ed25519.chunk_rows(length)
         assert 1 <= rows <= ed25519.CHUNK_ROWS
-        assert rows * length <= ed25519.CHUNK_MESSAGE_BYTES < (rows + 1) * length
+        assert rows * length <= room < (rows + 1) * length
     with pytest.raises(ValueError, match="verify them on the CPU"):
-        ed25519.chunk_rows(ed25519.CHUNK_MESSAGE_BYTES + 1)
+        ed25519.chunk_rows(room + 1)
+    pinned, held = ed25519.memory_bytes(4)
+    assert (pinned, held) == (2 * 4 * 257, 2 * 4 * (257 + 1216))
 
 
 @pytest.mark.parametrize(
