@@ -188,6 +188,16 @@ DEVICE Point multiply_both(const u32 *table, const u32 *base) {
     return point;
 }
 
+/* Says whether S < L, y of A < p, and neither A nor R is the encoding of a point of small order.
+ * Spec: spec/signatures.md#verdict, 1, 2 and the beginning of 3. */
+DEVICE bool is_admitted(const u32 *key, const u32 *signature) {
+    const Element a = constant(key), r = constant(signature), s = constant(signature + WORDS);
+    Element y = a;
+    y.word[7] &= 0x7fffffffu;
+    return is_below(s.word, ORDER) && is_below(y.word, PRIME) && !is_small_order(a.word) &&
+           !is_small_order(r.word);
+}
+
 /* Writes h and S as windows behind the entries of a table. */
 DEVICE void store_windows(u32 *table, const u32 *key, const u32 *signature, const u8 *message,
                           u32 length, bool wide) {
@@ -206,15 +216,7 @@ DEVICE void store_windows(u32 *table, const u32 *key, const u32 *signature, cons
  * table: KEY_TABLE_WORDS words of this thread alone; base: the table of B; both at 16 bytes. */
 DEVICE bool is_valid(const u32 *key, const u32 *signature, const u8 *message, u32 length, bool wide,
                      u32 *table, const u32 *base) {
-    {
-        const Element a = constant(key), r = constant(signature), s = constant(signature + WORDS);
-        Element y = a;
-        y.word[7] &= 0x7fffffffu;
-        if (!is_below(s.word, ORDER) || !is_below(y.word, PRIME) || is_small_order(a.word) ||
-            is_small_order(r.word)) {
-            return false;
-        }
-    }
+    if (!is_admitted(key, signature)) return false;
     store_windows(table, key, signature, message, length, wide);
     {
         Element x, y;
@@ -266,7 +268,7 @@ extern "C" void verify(const u32 *keys, const u32 *signatures, const u8 *message
 
 #ifdef PROBES
 
-enum { MULTIPLY, SQUARE, ADD_REDUCED, ADD, SUBTRACT, CANONICAL, INVERT, REDUCE_ORDER };
+enum { MULTIPLY, SQUARE, ADD_REDUCED, ADD, SUBTRACT, CANONICAL, INVERT, REDUCE_ORDER, IS_ADMITTED };
 
 /* Writes what one function answers of row a (16 words) and row b (8 words), for tests. */
 DEVICE void probe_row(u32 which, const u32 *a, const u32 *b, u32 *out) {
@@ -279,6 +281,7 @@ DEVICE void probe_row(u32 which, const u32 *a, const u32 *b, u32 *out) {
     if (which == CANONICAL) answer = canonical(x);
     if (which == INVERT) answer = invert(x);
     if (which == REDUCE_ORDER) reduce_order(a, answer.word);
+    if (which == IS_ADMITTED) answer = small(is_admitted(b, a));
     for (int k = 0; k < WORDS; k++) out[k] = answer.word[k];
 }
 

@@ -31,6 +31,7 @@ from tests.kernels.gpu.ptx import translate
 
 PROBES = (
     "multiply", "square", "add_reduced", "add", "subtract", "canonical", "invert", "reduce_order",
+    "is_admitted",
 )  # fmt: skip
 """Functions of the source by their number there."""
 _FLAGS = ("-std=c++17", "-shared", "-fPIC")

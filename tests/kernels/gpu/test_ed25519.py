@@ -15,7 +15,7 @@ from kernels.field51 import P
 from kernels.gpu import ed25519, ed25519_source
 from kernels.gpu.ed25519_source import BLOCK_THREADS, BLOCKS_PER_SM
 from kernels.gpu.failures import DeviceFailed
-from kernels.scalar25519 import L
+from kernels.scalar25519 import SMALL_ORDER_YS, L
 from kernels.signature_vectors_table import VECTORS
 from kernels.signatures import VerdictDiffers
 from tests.kernels.forgeries import (
@@ -109,6 +109,20 @@ def test_numbers_modulo_the_order(build: Build, seed: int) -> None:
     wide += [rng.randrange(2**259) * L + d for d in (-1, 0, 1) for _ in range(50)]
     wide = [value % 2**512 for value in wide]
     assert build.probe("reduce_order", wide, [0] * len(wide)) == [value % L for value in wide]
+
+
+def test_what_is_refused_by_its_bytes(build: Build) -> None:
+    """S from L on, y of A from p on, and the small orders as A and as R; nothing else."""
+    ys = sorted({*range(20), *SMALL_ORDER_YS, *range(P - 20, 2**255)})
+    for sign in (0, 2**255):
+        rs = [y + sign for y in ys] + [5] * len(ys)
+        keys = [5] * len(ys) + [y + sign for y in ys]
+        wanted = [y not in SMALL_ORDER_YS for y in ys]
+        wanted += [y < P and y not in SMALL_ORDER_YS for y in ys]
+        assert build.probe("is_admitted", rs, keys) == wanted
+    scalars = [*S_EDGES, L - 2, 2**32 - 1, L - 2**224, L + 2**224]
+    rs = [5 + (s << 256) for s in scalars]
+    assert build.probe("is_admitted", rs, [5] * len(rs)) == [s < L for s in scalars]
 
 
 def test_published_vectors(build: Build) -> None:
