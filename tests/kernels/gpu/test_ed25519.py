@@ -28,7 +28,7 @@ from tests.kernels.forgeries import (
     signed_rows,
 )
 from tests.kernels.gpu import nvrtc
-from tests.kernels.gpu.ed25519_builds import Build, PtxBuild, open_build
+from tests.kernels.gpu.ed25519_builds import Build, PtxBuild, device_ptx, open_build
 from tests.kernels.gpu.ed25519_counts import MULTIPLICATIONS, SQUARES
 from tests.kernels.gpu.late_cupy import late_cupy
 from tests.kernels.test_ed25519 import RFC_8032, by_length
@@ -244,9 +244,7 @@ def test_registers_and_spills(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_floating_point() -> None:
     """The compiled text has no instruction on floating-point numbers."""
-    nvrtc.require()
-    done = nvrtc.compile_cuda(ed25519_source.source(), ed25519_source.options(), to_ptx=True)
-    text = done.code.decode()
+    text = device_ptx()
     assert "mad.lo.cc.u32" in text
     assert re.search(r"\.(f16|bf16|f32|f64)\b", text) is None
 
