@@ -21,7 +21,6 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
     blocks = [b for b in cluster.watch.blocks() if run.start_ns <= b.seen_ns <= run.stop_ns]
     window_ms = (run.stop_ns - run.start_ns) // NS_PER_MS
     counts = run.load["counts"] if run.load is not None else {}
-    final_ms = run.load["final_ms"] if run.load is not None else window_ms
     latency_us = run.load["latency_us"]["finalized"] if run.load is not None else {}
     tx_final = sum(block.transaction_count for block in blocks)
     tx_chain = sum(header.transaction_count for header in judged.headers)
@@ -31,7 +30,7 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
     return {
         "heights_final": len(blocks),
         "tx_final": tx_final,
-        "tx_per_s_final": counts.get("finalized", tx_final) * MS_PER_S // max(1, final_ms),
+        "tx_per_s_final": tx_final * MS_PER_S // max(1, window_ms),
         "finality_ms": {name: latency_us[name] // 1_000 for name in LATENCIES if latency_us},
         "state_hash_equal": judged.state_hash_equal,
         "replay_equal": judged.replay_equal,
@@ -40,7 +39,6 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
         "violations": violations,
         "window_s": round(window_ms / MS_PER_S, 1),
         "block_interval_ms": interval_ms(blocks),
-        "tx_per_s_window": tx_final * MS_PER_S // max(1, window_ms),
         "tx_in_chain": tx_chain,
         "tx_per_s": {
             "offered": counts.get("offered", 0) * MS_PER_S // max(1, window_ms),
@@ -89,7 +87,7 @@ def cpu_percent(run: Run) -> dict[str, int]:
 
 def _validator(run: Run, number: int, window_ms: int) -> dict[str, Any]:
     cluster = run.cluster
-    status, usage = cluster.watch.status(number), cluster.usage[number]
+    status, usage = cluster.watch.last(number), cluster.usage[number]
     validator = cluster.validators[number]
     return {
         "number": number,

@@ -68,6 +68,7 @@ class Watch:
         self._places = places
         self._lock = threading.Lock()
         self._status: dict[int, Mapping[str, Any]] = {}
+        self._last: dict[int, Mapping[str, Any]] = {}
         self._trouble: dict[int, str] = {}
         self._reported: dict[int, str] = {}
         """height -> hash that somebody reported as final"""
@@ -90,9 +91,14 @@ class Watch:
         self._is_over.set()
 
     def status(self, number: int) -> Mapping[str, Any]:
-        """Return the last page of a validator, empty before the first."""
+        """Return the page of a validator as it is now, empty where it does not answer."""
         with self._lock:
             return self._status.get(number, {})
+
+    def last(self, number: int) -> Mapping[str, Any]:
+        """Return the last page that a validator showed, empty before the first."""
+        with self._lock:
+            return self._last.get(number, {})
 
     def trouble(self, number: int) -> str:
         """Say why a validator does not answer at this moment; empty when it does."""
@@ -147,7 +153,7 @@ class Watch:
                     self._trouble[place.number] = error.why
                 continue
             with self._lock:
-                self._status[place.number] = status
+                self._status[place.number] = self._last[place.number] = status
                 self._trouble[place.number] = ""
             final = status["finalized"]
             self.note_final(place.home.name, int(final["height"]), str(final["hash"]))
