@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from kernels.backend import CHECK_BLOCKS, CROSSOVER_TRANSACTIONS
 from runtime.errors import ExplainedError
 from runtime.logs import LogFormat, LogLevel
 
@@ -41,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The keys of node.toml with their defaults; what each means stands in `MEANINGS`."""
 
     device: Device = "auto"
+    device_crossover: Positive = CROSSOVER_TRANSACTIONS
+    device_check_blocks: Count = CHECK_BLOCKS
+    device_memory_mib: Count = 0
     threads: Threads = 0
     engine_api_address: Text = ""
     engine_api_secret_file: Text = ""
@@ -58,6 +62,11 @@ KEYS = Settings.__struct_fields__
 
 MEANINGS: Mapping[str, str] = {
     "device": "where blocks are executed: auto takes a GPU if there is one, else the CPU",
+    "device_crossover": "transactions from which a block goes to the GPU; smaller ones stay on the "
+    "CPU; `doctor --device gpu` measures it",
+    "device_check_blocks": "every so many blocks on the GPU one is executed on the CPU as well and "
+    "compared; 0 for none",
+    "device_memory_mib": "of the GPU's memory that may be taken; 0 takes most of what is free",
     "threads": "of the CPU for execution; 0 takes every core that the process may use",
     "engine_api_address": "where consensus connects: unix: and a path, or a loopback host and a "
     "port; empty is the socket run/engine.sock in the home",

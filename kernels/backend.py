@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from kernels.jit import CONFIG
 from kernels.layout import I32, U8, U32, U64, Changes, Columns, Rules, Walk
 
 BackendName = Literal["serial", "cpu", "gpu"]
@@ -161,6 +160,8 @@ def tell_nobody(why: str) -> None:
 
 def require_packages() -> None:
     """Raise DeviceUnavailable where nothing can compile for a device."""
+    from kernels.jit import CONFIG  # loads Numba: only when a device is wanted
+
     names = ("numba_cuda",)
     if CONFIG.ENABLE_CUDASIM or all(importlib.util.find_spec(name) for name in names):
         return

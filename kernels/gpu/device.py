@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from kernels.gpu.failures import DeviceFailed
 from kernels.gpu.grid import SIMULATED, THREADS, blocks_for
+from kernels.gpu.meter import Meter
 from kernels.gpu.pinned import PinnedPool
 from kernels.layout import U8
 
@@ -56,6 +57,8 @@ class Device:
         self.bytes_taken = 0
         """of device memory, by arrays that are alive"""
         self.pinned = PinnedPool(_pinned_buffer)
+        self.meter: Meter | None = None
+        """measures what the device does, while there is one"""
         self._staging: list[tuple[U8, Any]] = []
 
     def array(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
@@ -104,7 +107,7 @@ class Device:
             return
         data = source.reshape(-1).view(np.uint8)
         bytes_target = target.reshape(int(target.size)).view(np.uint8)
-        with refusals("copy to the device"):
+        with refusals("copy to the device"), self._metered("copy_in", data.nbytes, self.uploads):
             if self.pinned.holds(data):
                 bytes_target.copy_to_device(data, stream=self.uploads)
             else:
@@ -145,7 +148,10 @@ class Device:
         shape = tuple(int(extent) for extent in array.shape)
         out = self.pinned.take(shape, array.dtype)
         if out.size:
-            with refusals("copy from the device"):
+            with (
+                refusals("copy from the device"),
+                self._metered("copy_back", out.nbytes, self.stream),
+            ):
                 array.copy_to_host(out, stream=self.stream)
         return out
 
@@ -161,8 +167,15 @@ class Device:
 
     def launch_blocks(self, kernel: Any, blocks: int, *arguments: Any) -> None:
         """Run a kernel on so many blocks of threads."""
-        with refusals("a launch"):
+        with refusals("a launch"), self._metered(kernel.__name__, blocks * THREADS, self.stream):
             kernel[blocks, THREADS, self.stream](*arguments)
+
+    def _metered(
+        self, name: str, items: int, stream: Any
+    ) -> contextlib.AbstractContextManager[None]:
+        return (
+            contextlib.nullcontext() if self.meter is None else self.meter.span(name, items, stream)
+        )
 
     def close(self) -> None:
         """Give the buffers back; arrays go with their owners."""

@@ -6,7 +6,8 @@ import pytest
 from kernels import accounts
 from kernels.gpu import prefix, table
 from kernels.gpu.device import Arena, Device
-from kernels.gpu.grid import TILE
+from kernels.gpu.grid import THREADS, TILE, blocks_for
+from kernels.gpu.meter import Meter
 from kernels.gpu.prefix import prefix_sums
 from kernels.layout import ACCOUNT_WORDS, NO_SLOT
 from tests.kernels.gpu.simulated.arms import device
@@ -65,3 +66,21 @@ def test_claims_name_the_least_row(device: Device, rng: np.random.Generator) -> 
     device.launch(table.claim_keys, 40, device.put(distinct[drawn]), secret, claims, places)
     least = device.fetch(claims)[device.fetch(places)]
     assert least.tolist() == [int(np.flatnonzero(drawn == key)[0]) for key in drawn]
+
+
+@pytest.mark.filterwarnings("ignore:Simulator timings are bogus")
+def test_a_meter_counts_what_the_device_does(device: Device) -> None:
+    """Launches and copies are counted by name with their threads and bytes, until collected."""
+    device.meter = Meter(iter(range(100)).__next__)
+    array = device.put(np.arange(20, dtype=np.uint32))
+    for _ in range(2):
+        device.launch(prefix.fill_u32, 20, array, np.uint32(7))
+    device.fetch(array)
+    spans = device.meter.collect()
+    assert {name: (span.calls, span.items) for name, span in spans.items()} == {
+        "copy_in": (1, 80),
+        "fill_u32": (2, 2 * blocks_for(20) * THREADS),
+        "copy_back": (1, 80),
+    }
+    assert spans["fill_u32"].first_ns == 1
+    assert device.meter.collect() == {}
