@@ -178,6 +178,10 @@ class Relay:
                 if not self.loses([first, *rest]):
                     self._router.send_multipart([place, first, *rest])
 
+    def passed(self, count: int) -> Callable[[], bool]:
+        """Return a question: did so many messages of diallers come?"""
+        return lambda: len(self.upward) >= count
+
     def close(self) -> None:
         """End it."""
         for dealer in self._dealers.values():
