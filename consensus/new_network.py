@@ -31,13 +31,15 @@ from consensus.home import (
     create_home,
 )
 from runtime.keypair import SEED_BYTES, KeyPair
-from runtime.settings import toml_table
+from runtime.settings import FILE_NAME, set_keys, toml_table
 
 NETWORK_NAME = "network.json"
 HOST = "127.0.0.1"
 PORTS_EACH = 10
 PORT_MAX = 65_535
 HOMES_AT_ONCE = 4
+GOSSIP_PEERS_MAX = 32
+"""of an executor, which lists them in its settings"""
 SCHEDULE_BYTES_MAX = 2**20
 
 
@@ -141,6 +143,9 @@ def new_network(plan: NetworkPlan) -> dict[str, Any]:
     chain = _write_genesis(plan, members, genesis)
     with ThreadPoolExecutor(HOMES_AT_ONCE) as workers:
         list(workers.map(lambda member: _write_home(member, members, genesis, chain), members))
+        gossip_keys = list(workers.map(_gossip_key, members))
+    for member in members:
+        _connect_executor(member, members, gossip_keys)
     network = {
         "chain_id": json.loads(chain)["chain_id"],
         "genesis_hash": json.loads(chain)["genesis_hash"],
@@ -256,6 +261,33 @@ def executor_settings(member: Member, members: Sequence[Member]) -> Mapping[str,
         # All executors of the network share this machine, and execute at the same time.
         "threads": max(1, cores // len(members)),
     }
+
+
+def _gossip_key(member: Member) -> str:
+    """Return the key by which other executors know that of a member."""
+    home = str(member.home.executor)
+    found: str = json.loads(ask_executor("gossip", "key", "--home", home, "--json"))["public_key"]
+    return found
+
+
+def _connect_executor(member: Member, members: Sequence[Member], keys: Sequence[str]) -> None:
+    """Let a member's executor know all others, or its neighbours in a ring of very many."""
+    others = [other for other in members if other is not member]
+    if len(members) > GOSSIP_PEERS_MAX + 1:
+        # Peers list each other, so the neighbours are as many on both sides.
+        others = [
+            members[(member.index + step) % len(members)]
+            for half in range(1, GOSSIP_PEERS_MAX // 2 + 1)
+            for step in (half, -half)
+        ]
+    path = member.home.executor.joinpath(FILE_NAME)
+    settings = {
+        "gossip_listen": f"tcp://{member.host_port(Port.GOSSIP)}",
+        "gossip_peers": " ".join(
+            f"{keys[other.index]}@tcp://{other.host_port(Port.GOSSIP)}" for other in others
+        ),
+    }
+    path.write_text(set_keys(path.read_text(), settings))
 
 
 def _peer_table(peer: Member) -> str:

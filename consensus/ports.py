@@ -41,6 +41,9 @@ class Network(Protocol):
     def connected(self) -> frozenset[bytes]:
         """Return the keys of the peers at the other end of a connection."""
 
+    def connected_by_link(self) -> Mapping[str, frozenset[bytes]]:
+        """Return the same for each link: `votes` and `sync`."""
+
 
 class PayloadTransfer(Protocol):
     """Holds payloads, pushes and fetches them, every chunk checked."""

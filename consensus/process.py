@@ -53,7 +53,6 @@ ASK_MS = 1_000
 ASK_AGAIN_MS = 50
 FIRST_STARTS_MAX = 3
 """lives of an executor that never answered, after which the node gives up"""
-TAIL_BYTES = 2_000
 SECRET_VARIABLES = ("TOS_PASSWORD",)
 """Not for the executor."""
 
@@ -146,16 +145,16 @@ class NodeProcess:
                     self._log.warning("the executor answers with an error", error=str(error))
             else:
                 return True
+            if supervisor.last_code == ExitCode.NO_DEVICE:
+                self._stream.write(supervisor.last_words)
+                return False
             if supervisor.starts > FIRST_STARTS_MAX:
-                words = supervisor.output.tail(TAIL_BYTES)
-                if supervisor.last_code == ExitCode.NO_DEVICE:
-                    self._stream.write(words)
-                    return False
                 raise HomeError(
                     "home.executor",
                     what="the executor does not start",
                     where=str(self._home.executor),
-                    why=f"it ended with {supervisor.last_code}, and its last words are:\n{words}",
+                    why=f"it ended with {supervisor.last_code}, and its last words are:\n"
+                    f"{supervisor.last_words}",
                     what_to_do="put right what it says; its log is run/executor.log in the home",
                 )
             self._wake.wait(seconds(ASK_AGAIN_MS))

@@ -20,6 +20,8 @@ from runtime.tied import tied_command
 LOG_BYTES_MAX = 2**24
 """of the log; then it becomes the old one, of which there is one"""
 READ_BYTES = 2**16
+WORDS_BYTES_MAX = 2_000
+"""of what a process wrote last"""
 READS_MAX = 1_024
 """of what a process that has ended had still written"""
 TICK_MS = 100
@@ -38,27 +40,18 @@ class BoundedLog:
         """Append to a file, which need not exist."""
         self.lost_bytes = 0
         """that the disk did not take"""
-        self._path = path
+        self.path = path
         self._bytes_max = bytes_max
 
     def write(self, data: bytes) -> None:
         """Append; what the disk does not take is counted."""
         try:
-            if self._path.exists() and self._path.stat().st_size + len(data) > self._bytes_max:
-                self._path.replace(self._path.with_name(f"{self._path.name}.old"))
-            with self._path.open("ab") as file:
+            if self.path.exists() and self.path.stat().st_size + len(data) > self._bytes_max:
+                self.path.replace(self.path.with_name(f"{self.path.name}.old"))
+            with self.path.open("ab") as file:
                 file.write(data)
         except OSError:
             self.lost_bytes += len(data)
-
-    def tail(self, bytes_max: int) -> str:
-        """Return the end of the file."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(max(0, self._path.stat().st_size - bytes_max))
-                return file.read(bytes_max).decode("utf-8", "replace")
-        except FileNotFoundError:
-            return ""
 
 
 class Supervisor:
@@ -77,7 +70,10 @@ class Supervisor:
         self.starts = 0
         self.last_code: int | None = None
         """exit code of the life before; negative: the signal that ended it"""
+        self.last_words = ""
+        """the end of what it wrote in that life"""
         self.output = BoundedLog(log_path)
+        self._words = b""
         self._command = tied_command(command)
         self._environment = dict(environment)
         self._log = log
@@ -115,7 +111,8 @@ class Supervisor:
             code = self._live()
             if self._is_over.is_set():
                 return
-            self.last_code = code
+            self.last_words = self._words.decode("utf-8", "replace")
+            self.last_code, self._words = code, b""
             lived_ms = self._clock.now_ms() - began_ms
             wait_ms = BACKOFF_MIN_MS if lived_ms >= LONG_LIFE_MS else wait_ms
             self._log.warning(
@@ -176,4 +173,5 @@ class Supervisor:
             if not data:
                 return False
             self.output.write(data)
+            self._words = (self._words + data)[-WORDS_BYTES_MAX:]
         return True

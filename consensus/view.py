@@ -153,13 +153,13 @@ class View:
         standing = self._node.standing
         members = {one.public_key for one in (*standing.validators, *standing.next_validators)}
         keys = ({*members, *self._names}) - {self._node.key}
-        messages, payloads = self._network.connected(), self._payloads.connected()
+        links, payloads = self._network.connected_by_link(), self._payloads.connected()
         return [
             {
                 "name": self._names.get(key, ""),
                 "key": key.hex(),
-                "votes": key in messages,
-                "sync": key in messages,
+                "votes": key in links["votes"],
+                "sync": key in links["sync"],
                 "payloads": key in payloads,
             }
             for key in sorted(keys)

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine_api_secret_file: Text = ""
     http_address: Text = "127.0.0.1:8552"
     query_address: Text = "127.0.0.1:8553"
+    gossip_listen: Text = ""
+    gossip_peers: Text = ""
     keep_blocks: Count = 0
     snapshot_every: Positive = 1_024
     max_disk_bytes: Count = 0
@@ -52,6 +54,10 @@ MEANINGS: Mapping[str, str] = {
     "one; empty serves none",
     "query_address": "host and port of the HTTP interface for users, /v1; port 0 takes a free one; "
     "empty serves none; there is no password, so others than this machine come through a proxy",
+    "gossip_listen": "tcp:// address at which peers send waiting transactions, such as "
+    "tcp://127.0.0.1:8554; empty takes part in no gossip",
+    "gossip_peers": "KEY@tcp://HOST:PORT of each peer, at most 32, separated by spaces; each lists "
+    "this node too, with what `python -m engine gossip key --home DIR` prints",
     "keep_blocks": "finalized blocks whose payloads and receipts are kept; 0 keeps all",
     "snapshot_every": "blocks from one snapshot of the accounts to the next, 1 or more",
     "max_disk_bytes": "what the home may use; blocks are refused before it is full; 0 leaves it to "

@@ -92,6 +92,10 @@ class Mesh:
         self._members: frozenset[bytes] = frozenset()
         self._addresses: dict[bytes, PeerAddresses] = {}
         self._shown: frozenset[bytes] = frozenset()
+        self._shown_by_link: dict[str, frozenset[bytes]] = {
+            "votes": frozenset(),
+            "sync": frozenset(),
+        }
         self._outgoing = Outgoing()
         self._counts: dict[str, int] = {}
         self._is_stopping = threading.Event()
@@ -149,6 +153,10 @@ class Mesh:
     def connected(self) -> frozenset[bytes]:
         """Return the keys that are connected on either link, as of the last turn."""
         return self._shown
+
+    def connected_by_link(self) -> Mapping[str, frozenset[bytes]]:
+        """Return the same for each link: `votes` and `sync`."""
+        return self._shown_by_link
 
     def _put(self, peer: bytes, message: Message) -> None:
         frame = encode_message(message)
@@ -231,7 +239,9 @@ class Mesh:
         self._sync.ban(peer, now + BAN_MS)
 
     def _show(self) -> None:
-        connected = self._votes.connected() | self._sync.connected()
+        votes, sync = self._votes.connected(), self._sync.connected()
+        self._shown_by_link = {"votes": votes, "sync": sync}
+        connected = votes | sync
         for key in sorted(connected - self._shown):
             self._report("peer connected", {"peer": key.hex()})
         for key in sorted(self._shown - connected):

@@ -16,7 +16,7 @@ ACK_INDICES_AT_ONCE = 4
 """an ACK leaves when so many chunks came, or at the end of the turn"""
 
 WINDOW_CHUNKS_MAX = 16
-"""chunks under way to one peer of one payload: 4 MiB, which is 40 MB/s over 100 ms"""
+"""chunks under way to one peer, of one payload and together: 4 MiB, 40 MB/s over 100 ms"""
 ACK_TIMEOUT_MS = 400
 """a transfer without any ACK for so long frees its window and halves it"""
 UPLOAD_IDLE_MS_MAX = 3_000

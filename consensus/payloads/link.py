@@ -1,43 +1,37 @@
-"""The socket of payloads: what is needed of a link, and the limits that it gets."""
-
-from collections.abc import Collection, Mapping
-from typing import Protocol
+"""The socket of payloads and its limits. Spec: spec/network.md, spec/dissemination.md#limits."""
 
 import zmq
 
+from consensus.payloads import limits
+from consensus.payloads.frames import frame_bytes_max
+from runtime.keypair import KeyPair
+from runtime.links import Link, LinkLimits, SocketClass
 
-class PayloadLink(Protocol):
-    """What dissemination uses of `runtime.links`: one thread owns it."""
 
-    address: str
-    counts: dict[str, int]
-
-    def sockets(self) -> list[zmq.Socket[bytes]]:
-        """Return what to poll for reading."""
-
-    def set_peers(self, addresses: Mapping[bytes, str]) -> None:
-        """Dial these."""
-
-    def set_members(self, keys: Collection[bytes]) -> None:
-        """Give these full quotas."""
-
-    def receive(self, frames_max: int, now_ms: int) -> list[tuple[bytes, bytes]]:
-        """Return (peer, frame) of authenticated peers."""
-
-    def send(self, peer: bytes, frame: bytes, now_ms: int) -> bool:
-        """Send without waiting; False: dropped."""
-
-    def can_send(self, peer: bytes) -> bool:
-        """Say whether `send` would find room."""
-
-    def connected(self) -> frozenset[bytes]:
-        """Return who is connected."""
-
-    def ban(self, peer: bytes, until_ms: int) -> None:
-        """Refuse a peer for a while."""
-
-    def tick(self, now_ms: int) -> None:
-        """Let time pass."""
-
-    def close(self) -> None:
-        """Close the sockets."""
+def open_link(
+    *,
+    context: "zmq.Context[zmq.Socket[bytes]]",
+    pair: KeyPair,
+    domain: bytes,
+    bind: str,
+    payload_bytes_max: int,
+    now_ms: int,
+) -> Link:
+    """Bind the socket of payloads. Raises LinkError."""
+    return Link(
+        context=context,
+        pair=pair,
+        domain=domain,
+        socket_class=SocketClass.PAYLOADS,
+        bind=bind,
+        limits=LinkLimits(
+            frame_bytes_max=frame_bytes_max(payload_bytes_max),
+            queue_frames=limits.LINK_QUEUE_FRAMES,
+            peers_max=limits.LINK_PEERS_MAX,
+            member_bytes_per_s=limits.MEMBER_RECEIVED_BYTES_PER_S,
+            member_burst_bytes=limits.MEMBER_RECEIVED_BURST_BYTES,
+            stranger_bytes_per_s=limits.STRANGER_RECEIVED_BYTES_PER_S,
+            stranger_burst_bytes=limits.STRANGER_RECEIVED_BURST_BYTES,
+        ),
+        now_ms=now_ms,
+    )

@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 import zmq
 
 from consensus.core.events import FetchPayload, PayloadArrived, PayloadFailed, PushPayload
 from consensus.core.types import Hash32
+from consensus.network.addresses import PeerAddresses
 from consensus.payloads.chunks import tree_of
 from consensus.payloads.limits import (
     BAN_MS,
@@ -28,7 +28,7 @@ from consensus.payloads.limits import (
     WORK_POLL_MS,
     MemoryLimits,
 )
-from consensus.payloads.link import PayloadLink
+from consensus.payloads.link import open_link
 from consensus.payloads.outputs import Arrived, Ban, Failed, Read, SendFrame
 from consensus.payloads.transfer import Transfer, proof_of
 from runtime.keypair import KeyPair
@@ -38,14 +38,6 @@ MS_PER_S = 1_000
 
 Report = Callable[[str, Mapping[str, object]], None]
 ReadStored = Callable[[Hash32, Hash32], bytes | None]
-
-
-class PayloadAddress(Protocol):
-    """Where a peer listens for payloads: part of its `PeerAddresses`."""
-
-    @property
-    def payloads(self) -> str:
-        """`tcp://host:port`, or empty: it is not dialled."""
 
 
 class Payloads:
@@ -62,9 +54,8 @@ class Payloads:
         read_stored: ReadStored,
         on_event: Callable[[PayloadArrived | PayloadFailed], None],
         report: Report,
-        make_link: Callable[..., PayloadLink],
     ) -> None:
-        """Bind the socket; nothing moves before `start`.
+        """Bind the socket; nothing moves before `start`. Raises LinkError.
 
         `read_stored(block_hash, payload_commitment)` is called in a thread of its own, one call at
         a time; what it returns is compared with the commitment here. `on_event` and `report` are
@@ -76,7 +67,7 @@ class Payloads:
         self._mutex = threading.Lock()
         self._core = Transfer(memory)
         self._context = zmq.Context()
-        self._link = make_link(
+        self._link = open_link(
             context=self._context,
             pair=pair,
             domain=domain,
@@ -134,7 +125,7 @@ class Payloads:
     # --- wishes of the node, from any thread ----------------------------------------------------
 
     def set_peers(
-        self, members: Collection[bytes], addresses: Mapping[bytes, PayloadAddress]
+        self, members: Collection[bytes], addresses: Mapping[bytes, PeerAddresses]
     ) -> None:
         """Say who is pushed to and may push, and whom to dial, sync peers included."""
         own = self._own_key

@@ -1,4 +1,4 @@
-"""Payloads on their way to peers: one window per (peer, payload), served in turn.
+"""Payloads on their way to peers: a window per (peer, payload) and per peer, served in turn.
 
 Pushed and asked chunks of one payload to one peer are one upload, so a chunk that is already on
 its way is not sent again because it is asked for. All uploads take turns chunk by chunk: a push
@@ -69,6 +69,9 @@ class Uploads:
         self._uploads: dict[tuple[bytes, bytes], Upload] = {}
         """by (peer, commitment), in the order of their turns"""
         self._of_peer: dict[bytes, int] = {}
+        """uploads"""
+        self._under_way_to: dict[bytes, int] = {}
+        """chunks"""
         self._buckets: dict[bytes, Bucket] = {}
         self._members: frozenset[bytes] = frozenset()
         self.under_way_bytes = 0
@@ -100,6 +103,8 @@ class Uploads:
         for key, upload in list(self._uploads.items()):
             if not upload.queue or len(upload.under_way) >= upload.window_chunks:
                 continue
+            if self._under_way_to.get(upload.peer, 0) >= WINDOW_CHUNKS_MAX:
+                continue
             bucket = self._bucket(upload.peer, now_ms)
             if not bucket.is_open(now_ms) or not can_send(upload.peer):
                 continue
@@ -107,10 +112,8 @@ class Uploads:
             index = upload.queue.popleft()
             if not upload.under_way:
                 upload.heard_ms = now_ms
-            upload.under_way.add(index)
-            sent = chunk_bytes(upload.entry.payload_bytes, index)
-            self.under_way_bytes += sent
-            bucket.take(sent)
+            self._begin(upload, index)
+            bucket.take(chunk_bytes(upload.entry.payload_bytes, index))
             return upload, index
         return None
 
@@ -123,8 +126,7 @@ class Uploads:
             return
         for index in indices:
             if index in upload.under_way:
-                upload.under_way.remove(index)
-                self.under_way_bytes -= chunk_bytes(upload.entry.payload_bytes, index)
+                self._finish(upload, index)
                 upload.heard_ms = upload.acked_ms = now_ms
                 upload.window_chunks = min(WINDOW_CHUNKS_MAX, upload.window_chunks + 1)
         if is_stop or not (upload.queue or upload.under_way):
@@ -201,10 +203,19 @@ class Uploads:
             self._buckets[name] = bucket
         return bucket
 
+    def _begin(self, upload: Upload, index: int) -> None:
+        upload.under_way.add(index)
+        self.under_way_bytes += chunk_bytes(upload.entry.payload_bytes, index)
+        self._under_way_to[upload.peer] = self._under_way_to.get(upload.peer, 0) + 1
+
+    def _finish(self, upload: Upload, index: int) -> None:
+        upload.under_way.remove(index)
+        self.under_way_bytes -= chunk_bytes(upload.entry.payload_bytes, index)
+        self._under_way_to[upload.peer] -= 1
+
     def _release(self, upload: Upload) -> None:
-        for index in upload.under_way:
-            self.under_way_bytes -= chunk_bytes(upload.entry.payload_bytes, index)
-        upload.under_way.clear()
+        for index in list(upload.under_way):
+            self._finish(upload, index)
 
     def _end(self, upload: Upload) -> None:
         self._release(upload)
@@ -214,3 +225,4 @@ class Uploads:
             self._of_peer[upload.peer] = left
         else:
             del self._of_peer[upload.peer]
+            self._under_way_to.pop(upload.peer, None)

@@ -8,6 +8,7 @@ import click
 from engine.cli.dev import dev
 from engine.cli.exits import ExitCode
 from engine.cli.genesis import genesis
+from engine.cli.gossip import gossip
 from engine.cli.home import export, init, snapshot
 from engine.cli.node import config, doctor, run
 from engine.cli.wallet import account, balance, block, key, send, transaction
@@ -27,7 +28,18 @@ def commands() -> None:
 
 
 WALLET = (key, send, balance, account, transaction, block)
-for _command in (init, run, dev, genesis, config, doctor, snapshot, export, *WALLET):
+for _command in (
+    init,
+    run,
+    dev,
+    genesis,
+    config,
+    doctor,
+    snapshot,
+    export,
+    gossip,
+    *WALLET,
+):
     commands.add_command(_command)
 
 

@@ -126,7 +126,7 @@ class Raw:
     control: bytes | None
     """None: it is not a control message"""
     fd: int
-    """the descriptor of its connection; -1: not asked for (frames of one part)"""
+    """the descriptor of its connection; -1: unknown, or not asked for (frames of one part)"""
     user_id: str
     """what the ZAP handler said of the connection; empty without CURVE"""
 
@@ -149,16 +149,18 @@ def read(source: Socket, *, is_router: bool) -> Raw | None:
         place=place,
         frame=None,
         control=second.bytes if is_whole and not first else None,
-        fd=int(second.get(zmq.SRCFD)),
-        user_id=_user_id(second),
+        fd=int(_property_of(second, zmq.SRCFD, -1)),
+        user_id=str(_property_of(second, "User-Id", "")),
     )
 
 
-def _user_id(part: zmq.Frame) -> str:
-    # libzmq says EINVAL for a property that a message does not have.
+def _property_of(part: zmq.Frame, name: int | str, absent: int | str) -> int | str:
+    # libzmq says EINVAL for what a message lacks: the user where there is no CURVE, and all of
+    # them where a client speaks the protocol's first version, or bytes that look like it.
     with contextlib.suppress(zmq.ZMQError):
-        return str(part.get("User-Id"))
-    return ""
+        found: int | str = part.get(name)
+        return found
+    return absent
 
 
 def send_frame(target: Socket, place: bytes, frame: bytes) -> str | None:

@@ -162,6 +162,10 @@ class LocalNetwork:
             key for key, member in self._hub.members.items() if member.is_up and key != self._key
         )
 
+    def connected_by_link(self) -> Mapping[str, frozenset[bytes]]:
+        """Return the same for both links."""
+        return {"votes": self.connected(), "sync": self.connected()}
+
 
 class LocalPayloads(LocalNetwork):
     """Payloads are shared by reference."""

@@ -22,7 +22,7 @@ from runtime.command_line import ExitCode
 from tests.campaign.process import REPOSITORY, surroundings
 
 WAIT_S = 60
-Start = Callable[[], "subprocess.Popen[bytes]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 def free_base_port(members: int) -> int:
@@ -60,15 +60,20 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def start(home: Home, tmp_path: Path) -> Iterator[Start]:
-    """Return a way to start the node; what still runs at the end is killed."""
+    """Return a way to start the node, or another command; what runs at the end is killed."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def one() -> "subprocess.Popen[bytes]":
+    def one(*arguments: str) -> "subprocess.Popen[bytes]":
         with (tmp_path / "log").open("ab") as log:
             process = subprocess.Popen(
-                consensus("--home", str(home.folder)), cwd=REPOSITORY, env=surroundings(),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                consensus(*(arguments or ("--home", str(home.folder)))),
+                cwd=REPOSITORY,
+                env=surroundings(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         started.append(process)
         return process
 
@@ -166,3 +171,32 @@ def test_an_executor_that_cannot_start_is_explained(
     said = (tmp_path / "log").read_text()
     assert "home.executor" in said
     assert "did you mean 'keep_blocks'" in said
+
+
+def test_an_address_in_use_is_explained(home: Home, start: Start, tmp_path: Path) -> None:
+    """The node refuses to start, names the address, and leaves no executor behind."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        process = start("--home", str(home.folder), "--listen-votes", address)
+        assert process.wait(WAIT_S) == ExitCode.REFUSED
+    said = (tmp_path / "log").read_text()
+    assert address in said
+    (line,) = (line for line in said.splitlines() if "started the executor" in line)
+    assert not is_running(json.loads(line)["pid"])
+
+
+def test_a_follower_comes_to_the_tip(home: Home, start: Start, tmp_path: Path) -> None:
+    """It makes its own home of what the validator tells, executes every block, and votes never."""
+    start()
+    wait_for(home, lambda status: status["finalized"]["height"] >= 3)
+    url = url_of(home.folder)
+    follower = Home(folder=tmp_path / "f")
+    process = start("follow", "--from", url, "--home", str(follower.folder))
+    reached = wait_for(follower, lambda status: status["finalized"]["height"] >= 5)
+    assert (reached["role"], reached["is_member"]) == ("follower", False)
+    header = read_page(url, f"/headers/{reached['finalized']['height']}")
+    assert header["hash"] == reached["finalized"]["hash"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(WAIT_S) == ExitCode.OK

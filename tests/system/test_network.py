@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,11 +82,7 @@ def test_two_killed_of_four_stop_the_chain_and_fork_nothing(make_cluster: MakeCl
     rest = cluster.validators[:2]
     views = [one.status()["view"] for one in rest]
     stuck = max(one.height for one in rest) + 1
-    cluster.wait(
-        "they retransmit for a while",
-        lambda: all(one.status()["held"]["open_calls"] == 0 for one in rest),
-        rest,
-    )
+    time.sleep(5)  # ten block intervals and retransmissions
     assert all(one.height <= stuck for one in rest)
     assert all(one.status()["view"] <= view + 1 for one, view in zip(rest, views, strict=True))
     cluster.validators[2].start()

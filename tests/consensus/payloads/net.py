@@ -69,6 +69,9 @@ class Net:
         self.delay_ms_min = delay_ms_min
         self.delay_ms_max = delay_ms_max
         self.cut: set[bytes] = set()
+        """connected to nobody"""
+        self.mute: set[bytes] = set()
+        """connected, and nothing comes from them"""
         self.sent_bytes = 0
         self._flying: list[tuple[int, int, bytes, bytes, bytes]] = []
         self._number = 0
@@ -116,7 +119,7 @@ class Net:
         forge = self.liars.get(sender)
         if forge is not None:
             frame = forge(frame, self.rng)
-        if sender in self.cut or receiver in self.cut:
+        if sender in self.cut | self.mute or receiver in self.cut:
             return
         copies = 1
         if self.rng.integers(1000) < self.loss_permille:

@@ -17,7 +17,7 @@ from consensus.core.types import Hash32, PeerId
 from consensus.payloads import Payloads
 from consensus.payloads.chunks import tree_of
 from runtime.keypair import KeyPair
-from tests.consensus.payloads.test_service import Address, make_payloads
+from tests.consensus.payloads.test_service import address, make_payloads
 
 WAIT_S = 60
 NS_PER_MS = 1_000_000
@@ -29,7 +29,7 @@ def node(number: int, payload_bytes: int, pipe: Connection) -> None:
     payloads = make_payloads(number, payload_bytes_max=max(payload_bytes, 2**20), events=events)
     pipe.send((KeyPair.of(bytes((number,)) * 32).public_key, payloads.payloads_address))
     members = pipe.recv()
-    payloads.set_peers(members.keys(), {key: Address(name) for key, name in members.items()})
+    payloads.set_peers(members.keys(), {key: address(name) for key, name in members.items()})
     payloads.start()
     while len(payloads.connected()) < len(members) - 1:
         time.sleep(0.01)

@@ -3,18 +3,17 @@
 import queue
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from consensus.core.events import FetchPayload, PayloadArrived, PayloadFailed, PushPayload
 from consensus.core.types import Hash32, PeerId
+from consensus.network.addresses import PeerAddresses
 from consensus.payloads import Payloads
 from consensus.payloads.chunks import CHUNK_BYTES, tree_of
 from consensus.payloads.service import ReadStored
 from runtime.keypair import KeyPair
-from tests.consensus.payloads.plain_link import PlainLink
 
 WAIT_S = 30
 PAYLOAD_BYTES_MAX = 80 * CHUNK_BYTES
@@ -22,11 +21,9 @@ BLOCK = Hash32(b"b" * 32)
 Reports = list[tuple[str, Mapping[str, object]]]
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where a peer listens."""
-
-    payloads: str
+def address(name: str) -> PeerAddresses:
+    """Return where a peer listens."""
+    return PeerAddresses(votes="", sync="", payloads=name)
 
 
 def make_payloads(
@@ -48,7 +45,6 @@ def make_payloads(
         read_stored=read_stored,
         on_event=events.put,
         report=lambda name, fields: kept.append((name, fields)),
-        make_link=PlainLink,
     )
 
 
@@ -88,7 +84,7 @@ class Peer:
 def peers() -> Iterator[list[Peer]]:
     """Yield four peers, connected with each other."""
     made = [Peer(number) for number in range(1, 5)]
-    addresses = {p.pair.public_key: Address(p.payloads.payloads_address) for p in made}
+    addresses = {p.pair.public_key: address(p.payloads.payloads_address) for p in made}
     for peer in made:
         peer.payloads.set_peers(addresses.keys() - {peer.pair.public_key}, addresses)
         peer.payloads.start()

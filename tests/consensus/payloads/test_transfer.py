@@ -8,7 +8,20 @@ import pytest
 from consensus.core.types import Hash32
 from consensus.payloads import frames
 from consensus.payloads.chunks import CHUNK_BYTES, ChunkTree, chunk_count, tree_of
-from consensus.payloads.limits import UNASKED_MS_MAX, UNASKED_PER_SENDER_MAX, MemoryLimits
+from consensus.payloads.limits import (
+    FETCH_AGAIN_MS,
+    FETCH_ROUNDS_MAX,
+    READS_MAX,
+    READS_PER_PEER_MAX,
+    SERVED_BURST_PAYLOADS,
+    STRANGERS_SERVED_BYTES_PER_S,
+    UNASKED_MS_MAX,
+    UNASKED_PER_SENDER_MAX,
+    UPLOADS_PER_PEER_MAX,
+    WINDOW_CHUNKS_MAX,
+    MemoryLimits,
+)
+from consensus.payloads.outputs import Read
 from tests.consensus.payloads import net as nets
 from tests.consensus.payloads.net import Forge, Net
 
@@ -344,3 +357,113 @@ def test_random_histories_keep_every_bound(trial: int, rng: np.random.Generator)
         assert net.host(i).core.gauges()["uploads"] == 0
         assert net.host(i).core.gauges()["fetches"] == 0
         assert set(net.host(i).banned) <= {net.keys[4]}
+
+
+def test_what_a_liar_pushed_goes_with_it(rng: np.random.Generator) -> None:
+    """A ban also forgets what its sender pushed and nobody asked for."""
+    net = Net(rng, host_count=3, memory=MEMORY)
+    core = net.host(0).core
+    core.receive(net.keys[1], chunk_of(b"right" * 20, 0), net.now_ms)
+    core.receive(net.keys[2], chunk_of(b"other" * 20, 0), net.now_ms)
+    core.receive(net.keys[1], nets.flip_chunks(chunk_of(b"wrong" * 20, 0), rng), net.now_ms)
+    net.turn()
+    assert set(net.host(0).banned) == {net.keys[1]}
+    assert core.gauges()["payloads"] == 1
+    net.liars[net.keys[1]] = nets.noise
+    check_bounds(net)
+
+
+def test_another_payload_of_the_executor_is_not_served(rng: np.random.Generator) -> None:
+    """A GET with the block of one payload and the commitment of another is MISSING."""
+    net = Net(rng, host_count=2, memory=MEMORY)
+    wanted = tree_of(b"w" * 100).commitment
+    net.host(0).executor[nets.block_hash_of(wanted)] = b"v" * 100
+    net.fetch(1, wanted, 100, (0,))
+    assert net.run(lambda: bool(net.host(1).failed), 1_000)
+    assert not net.host(1).banned
+    assert net.host(0).core.gauges()["payloads"] == 0
+
+
+def question(commitment: bytes, payload_bytes: int, first: int = 0, count: int = 1) -> bytes:
+    """Return a GET."""
+    return frames.encode_get(
+        frames.Get(
+            block_hash=nets.block_hash_of(commitment),
+            commitment=Hash32(commitment),
+            payload_bytes=payload_bytes,
+            first=first,
+            count=count,
+        )
+    )
+
+
+def test_readings_are_bounded_per_peer_and_together(rng: np.random.Generator) -> None:
+    """An asker of many payloads keeps the executor busy with a few; the rest is MISSING."""
+    net = Net(rng, host_count=40, memory=MEMORY)
+    core = net.host(0).core
+    for peer in net.keys[1:]:
+        for number in range(2 * READS_PER_PEER_MAX):
+            core.receive(peer, question(peer[:31] + bytes((number,)), 100), net.now_ms)
+        assert core.gauges()["readings"] <= READS_MAX
+        if peer == net.keys[1]:
+            assert core.gauges()["readings"] == READS_PER_PEER_MAX
+    reads = [output for output in core.take_outputs() if isinstance(output, Read)]
+    assert len(reads) == READS_MAX
+
+
+def test_what_one_peer_gets_is_bounded(rng: np.random.Generator) -> None:
+    """Who asks for much and acknowledges nothing has a window under way, of few payloads."""
+    net = Net(rng, host_count=3, memory=MEMORY)
+    core = net.host(0).core
+    trees = [net.hold(0, rng.bytes(4 * CHUNK_BYTES)) for _ in range(2 * UPLOADS_PER_PEER_MAX)]
+    for tree in trees:
+        core.receive(net.keys[1], question(tree.commitment, tree.payload_bytes, 0, 4), net.now_ms)
+    assert core.gauges()["uploads"] == UPLOADS_PER_PEER_MAX
+    sent = 0
+    while core.next_chunk(net.now_ms, lambda peer: True) is not None:
+        sent += 1
+    assert sent == WINDOW_CHUNKS_MAX
+    net.push(0, trees[-1])  # to another one there is room; to the one that is full there is not
+    assert core.counts["dropped_pushes"] == 1
+    chosen = core.next_chunk(net.now_ms, lambda peer: True)
+    assert chosen is not None
+    assert chosen[0] == net.keys[2]
+
+
+def test_strangers_share_a_rate(rng: np.random.Generator) -> None:
+    """Beyond the burst all strangers together are sent so many bytes per second; members more."""
+    net = Net(rng, host_count=4, memory=MEMORY)
+    core = net.host(0).core
+    core.set_members([net.keys[1]])
+    tree = net.hold(0, rng.bytes(20 * CHUNK_BYTES))
+    burst = SERVED_BURST_PAYLOADS * PAYLOAD_BYTES_MAX
+    begun_ms, sent = net.now_ms, 0
+    while net.now_ms < begun_ms + 2_000:
+        for peer in (net.keys[2], net.keys[3]):
+            core.receive(peer, question(tree.commitment, tree.payload_bytes, 0, 16), net.now_ms)
+            ack = frames.encode_ack(tree.commitment, range(20), is_stop=False)
+            while (chosen := core.next_chunk(net.now_ms, lambda peer: True)) is not None:
+                sent += len(chosen[1])
+                core.receive(chosen[0], ack, net.now_ms)
+        core.tick(net.now_ms, net.keys[1:])
+        core.take_outputs()
+        net.now_ms += 5
+    assert burst < sent < burst + 3 * STRANGERS_SERVED_BYTES_PER_S
+    core.receive(net.keys[1], question(tree.commitment, tree.payload_bytes), net.now_ms)
+    chosen = core.next_chunk(net.now_ms, lambda peer: True)
+    assert chosen is not None
+    assert chosen[0] == net.keys[1]
+
+
+def test_a_named_peer_that_is_mute_is_left(rng: np.random.Generator) -> None:
+    """A source from which nothing comes is left for one that has the payload."""
+    net = Net(rng, host_count=3, memory=MEMORY)
+    payload = rng.bytes(9 * CHUNK_BYTES)
+    tree = net.hold(2, payload)
+    net.hold(0, payload)
+    net.mute = {net.keys[0]}
+    net.fetch(1, tree.commitment, len(payload), (0,))
+    assert net.run(everybody_has(net, tree, [1]), 2 * FETCH_AGAIN_MS + 500)
+    net.fetch(1, b"m" * 32, len(payload), (0, 2))
+    net.mute = set(net.keys)
+    assert net.run(lambda: bool(net.host(1).failed), 2 * FETCH_ROUNDS_MAX * FETCH_AGAIN_MS + 300)
