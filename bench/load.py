@@ -103,6 +103,9 @@ def tell_line(values: Mapping[str, Any]) -> None:
 @click.option("--duration", type=click.IntRange(1, 86_400), required=True, help="in seconds")
 @click.option("--open-loop", is_flag=True, help="send when due, however slow the answers are")
 @click.option("--insist", is_flag=True, help="send again what was not taken, or got lost")
+@click.option(
+    "--in-flight", type=click.IntRange(0), default=0, help="that may not be final yet; closed loop"
+)
 @click.option("--live", is_flag=True, help="print what happens as lines of JSON; keep no transfers")
 @click.option("--accounts", type=click.IntRange(2, 10_000), default=10, show_default=True)
 @click.option("--workload", type=click.Choice(WORKLOADS), default=WORKLOADS[0], show_default=True)
@@ -119,6 +122,7 @@ def main(
     duration: int,
     open_loop: bool,
     insist: bool,
+    in_flight: int,
     live: bool,
     accounts: int,
     workload: str,
@@ -139,12 +143,15 @@ def main(
         "duration_s": duration,
         "open_loop": open_loop,
         "insist": insist,
+        "in_flight": in_flight,
         "accounts": accounts,
         "workload": workload,
         "nodes": len(urls),
         "connections": connections,
         "seed": seed,
     }
+    if in_flight and (open_loop or not insist):
+        raise click.UsageError("--in-flight needs --insist, and no --open-loop")
     try:
         with Client(urls[0]) as client:
             plan = prepare(
@@ -154,7 +161,7 @@ def main(
             )  # fmt: skip
         report = run(
             plan, [url for url in urls for _ in range(connections)], rate=rate, is_open=open_loop,
-            insists=insist, tell=tell_line if live else tell_person,
+            insists=insist, in_flight=in_flight, tell=tell_line if live else tell_person,
         )  # fmt: skip
     except ExplainedError as error:
         click.echo(str(error), err=True)

@@ -35,7 +35,7 @@ INSIST_S = 120
 AGAIN_PAUSE_S = 0.1
 STALLED_S = 5
 """after which what was taken and is not final is sent again"""
-LOOK_S = 1.0
+LOOK_S = 0.5
 PROBES = 4
 """transfers of a batch that are looked at: their senders' nonces say whether they are final"""
 SAMPLES_PER_S = 20
@@ -98,6 +98,8 @@ class Shared:
     insists: bool
     every: int
     """a sample is taken of every so many batches"""
+    in_flight: int
+    """transfers that may be handed over and not known to be final; 0: any number"""
     lock: threading.Lock = field(default_factory=threading.Lock)
     accepted: HdrHistogram = field(default_factory=lambda: HdrHistogram(1, LATENCY_US_MAX, 3))
     counts: Counter[str] = field(default_factory=Counter)
@@ -117,14 +119,17 @@ def run(
     is_open: bool,
     tell: Tell,
     insists: bool = False,
+    in_flight: int = 0,
 ) -> Report:
     """Send everything, wait for finality, and return the figures; urls: one per connection.
 
-    `tell` is given what happens, with an `event`: start, progress, sent.
+    `tell` is given what happens, with an `event`: start, progress, sent. `in_flight` is for a
+    closed loop that insists.
     """
     gap_ns = plan.batch * NS_PER_S // rate
     every = max(1, rate // plan.batch // SAMPLES_PER_S)
-    shared = Shared(plan, time.monotonic_ns() + NS_PER_S // 5, is_open, insists, every)
+    start_ns = time.monotonic_ns() + NS_PER_S // 5
+    shared = Shared(plan, start_ns, is_open, insists, every, in_flight)
     others = list(dict.fromkeys(urls))
     lanes = [Lane([url, *others] if insists else [url], moved_ns=shared.start_ns) for url in urls]
     finality = FinalHeights(others)
@@ -167,7 +172,7 @@ def _offer(lanes: Sequence[Lane], shared: Shared, gap_ns: int, tell: Tell) -> No
         while (now_ns := time.monotonic_ns()) < due_ns:
             time.sleep((due_ns - now_ns) / 1e9)
         lane = lanes[int(plan.targets[number])]
-        while not shared.is_open and lane.unsent:
+        while not shared.is_open and (lane.unsent or _is_full(lanes, shared)):
             time.sleep(0.001)
         with shared.lock:
             lane.unsent += 1
@@ -185,6 +190,15 @@ def _offer(lanes: Sequence[Lane], shared: Shared, gap_ns: int, tell: Tell) -> No
                     "left_s": (plan.batches - number) * gap_ns // NS_PER_S,
                 }
             )
+
+
+def _is_full(lanes: Sequence[Lane], shared: Shared) -> bool:
+    """Say whether as many transfers are under way as may be."""
+    if not shared.in_flight:
+        return False
+    with shared.lock:
+        batches = sum(lane.unsent + len(lane.waiting) for lane in lanes)
+    return batches * shared.plan.batch >= shared.in_flight
 
 
 def _wait_sent(lanes: Sequence[Lane], shared: Shared) -> None:

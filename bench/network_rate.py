@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.network.homes import BASE_PORT
-from bench.network.report import cpu_percent, report
+from bench.network.report import report
 from bench.network.run import Options, Run, run
 from bench.network.table import Screen, show_report
 from runtime.errors import ExplainedError
@@ -50,11 +50,10 @@ def steady_rate(found: Run) -> int:
 
 
 def measure(options: Options, console: Console) -> tuple[dict[str, Any], int]:
-    """Run once; return the report with `cpu_percent` in it, and the steady rate."""
+    """Run once; return the report, and the steady rate."""
     with Screen(console) as screen:
         found = run(options, screen)
     values = report(options, found, None)
-    values["cpu_percent"] = cpu_percent(found)
     show_report(console, values)
     return values, steady_rate(found)
 
@@ -64,7 +63,8 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "offered tx/s", "final tx/s", "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(name, justify="right")
-    table.add_column("cores taken by consensus, executors, of", justify="right")
+    for name in ("cores: consensus", "executors", "load", "everything", "of"):
+        table.add_column(name, justify="right")
     for row in rows:
         latency = row["finality_ms"]
         cpu = row["cpu_percent"]
@@ -117,6 +117,7 @@ def main(
     accounts: int,
     batch: int,
     connections: int,
+    in_flight: int,
     home: Path,
     base_port: int,
     seed: int,
@@ -139,6 +140,8 @@ def main(
                 seed=seed,
                 is_open=is_open,
                 connections=connections,
+                in_flight=0 if is_open else in_flight,
+                follows=False,
             )
             console.rule(name)
             values, steady = measure(options, console)

@@ -22,6 +22,8 @@ class LoadPlan:
     is_open: bool = True
     connections: int = 1
     """per validator"""
+    in_flight: int = 0
+    """of a closed loop: transfers that may not be final yet; 0: any number"""
 
 
 class Load:
@@ -34,6 +36,7 @@ class Load:
             *("--rate", str(plan.rate), "--duration", str(plan.duration_s)),
             *("--accounts", str(plan.accounts), "--batch", str(plan.batch)),
             *("--seed", str(plan.seed), "--connections", str(plan.connections)),
+            *("--in-flight", str(plan.in_flight)),
             *(["--open-loop"] if plan.is_open else []),
             *(part for url in urls for part in ("--url", url)),
         ]
@@ -52,9 +55,9 @@ class Load:
         return not self._thread.is_alive()
 
     @property
-    def exit_code(self) -> int | None:
-        """Return how it ended."""
-        return self._tool.process.poll()
+    def pid(self) -> int:
+        """Number of its process."""
+        return self._tool.process.pid
 
     def failure(self) -> str:
         """Return its last words."""

@@ -71,6 +71,13 @@ def sample(pid: int) -> Sample | None:
     )
 
 
+def machine_cpu_ms() -> int:
+    """Return for how long the cores of this machine were not idle, together, since its start."""
+    fields = [int(item) for item in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    idle, waits = fields[3], fields[4]
+    return 1_000 * (sum(fields) - idle - waits) // TICKS_PER_S
+
+
 def peak_bytes(pid: int) -> int:
     """Return the most memory that a process held, 0 where it is gone."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now

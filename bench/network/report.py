@@ -51,6 +51,7 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
         "replay": judged.serial,
         "oracle": judged.oracle,
         "votes_seen": cluster.votes.votes_seen,
+        "cpu_percent": cpu_percent(run),
         "acts": run.acts_done,
         "notes": run.notes,
         "options": {
@@ -77,12 +78,14 @@ def interval_ms(blocks: list[BlockSeen]) -> int | None:
 
 
 def cpu_percent(run: Run) -> dict[str, int]:
-    """Return the shares of one core that all consensus processes and all executors took."""
+    """Return shares of one core: all consensus processes, all executors, the load, everything."""
     window_ms = max(1, (run.stop_ns - run.start_ns) // NS_PER_MS)
-    return {
-        role: sum(used[role] for used in run.cpu_ms.values()) * 100 // window_ms
+    used = {
+        role: sum(of_one[role] for of_one in run.cpu_ms.values())
         for role in ("consensus", "executor")
     }
+    used |= {"load": run.load_cpu_ms, "machine": run.machine_cpu_ms}
+    return {name: ms * 100 // window_ms for name, ms in used.items()}
 
 
 def _validator(run: Run, number: int, window_ms: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from bench.network.homes import Network, NetworkError
 from bench.network.judge import Judgement, Replays, judge
 from bench.network.load import Load, LoadPlan
 from bench.network.lone import Lone
+from bench.network.processes import machine_cpu_ms, sample
 from bench.network.table import Screen
 
 TICK_S = 0.1
@@ -52,7 +53,11 @@ class Options:
     connections: int = 1
     has_lone: bool = False
     """whether single transactions are timed"""
+    in_flight: int = 0
+    """of a closed loop: transfers that may not be final yet; 0: any number"""
     replays: bool = True
+    follows: bool = True
+    """whether the replay runs beside the network, and not only behind it"""
     network_flags: Sequence[str] = ()
     """for `network new`"""
 
@@ -66,6 +71,10 @@ class Run:
     stop_ns: int
     cpu_ms: dict[int, dict[str, int]]
     """of the window, by validator and role"""
+    load_cpu_ms: int
+    """of the window, of the load generator"""
+    machine_cpu_ms: int
+    """of the window, of everything on this machine"""
     cluster: Cluster
     judgement: Judgement
     load: dict[str, Any] | None
@@ -117,6 +126,8 @@ def run(options: Options, screen: Screen) -> Run:
             start_ns=window.start_ns,
             stop_ns=window.stop_ns,
             cpu_ms=window.cpu_ms,
+            load_cpu_ms=window.load_cpu_ms,
+            machine_cpu_ms=window.machine_cpu_ms,
             cluster=cluster,
             judgement=judgement,
             load=None if window.load is None else window.load.report,
@@ -139,6 +150,7 @@ class _Window:
         self._cpu_at_start: dict[int, dict[str, int]] = {}
         self.cpu_ms: dict[int, dict[str, int]] = {}
         self.start_ns = self.stop_ns = 0
+        self.load_cpu_ms = self.machine_cpu_ms = 0
         self.load: Load | None = None
         self.lone: Lone | None = None
         self.notes: list[str] = []
@@ -195,6 +207,7 @@ class _Window:
             seed=options.seed,
             is_open=options.is_open,
             connections=options.connections,
+            in_flight=options.in_flight,
         )
         places = self._cluster.network.places[: options.validators]
         self.load = Load(self._cluster, plan, [place.query_url for place in places])
@@ -214,6 +227,7 @@ class _Window:
     def _begin(self, start_ns: int) -> None:
         self._cluster.look()
         self._cpu_at_start = self._cpu()
+        self.load_cpu_ms, self.machine_cpu_ms = -self._load_cpu_ms(), -machine_cpu_ms()
         self.start_ns = start_ns
 
     def _close(self) -> None:
@@ -223,7 +237,13 @@ class _Window:
             number: {role: now[number][role] - before[role] for role in before}
             for number, before in self._cpu_at_start.items()
         }
+        self.load_cpu_ms += self._load_cpu_ms()
+        self.machine_cpu_ms += machine_cpu_ms()
         self.stop_ns = time.monotonic_ns()
+
+    def _load_cpu_ms(self) -> int:
+        found = None if self.load is None else sample(self.load.pid)
+        return 0 if found is None else found.cpu_ms
 
     def _cpu(self) -> dict[int, dict[str, int]]:
         return {number: dict(usage.cpu_ms) for number, usage in self._cluster.usage.items()}
@@ -241,7 +261,7 @@ class _Window:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_S
             self._cluster.look()
-            if self._replays is not None:
+            if self._replays is not None and self._options.follows:
                 self._replays.follow()
         if now_s >= self._next_draw_s:
             self._next_draw_s = now_s + DRAW_S

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bench.machine import describe
-from tests.campaign import fuzz, fuzz_socket
+from tests.campaign import fuzz, fuzz_open, fuzz_socket
 from tests.campaign import network as kills_network
 from tests.campaign.kills import Campaign, Tally
 
@@ -67,28 +67,42 @@ def kills(
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), required=True)
 @click.option("--seed", type=int, default=None)
 @click.option("--messages", type=click.IntRange(0), default=100_000, help="through the socket")
+@click.option("--requests", type=click.IntRange(0), default=10_000, help="over HTTP")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, help="that decode")
 @click.option("--json", "json_path", type=JSON, default=None)
 def fuzz_command(
-    minutes: float, seed: int | None, messages: int, processes: int, json_path: Path | None
+    minutes: float,
+    seed: int | None,
+    messages: int,
+    requests: int,
+    processes: int,
+    json_path: Path | None,
 ) -> None:
-    """Feed foreign bytes to every decoder in process, and to the socket of a real executor."""
+    """Feed foreign bytes to every decoder in process, and to all sockets of a real executor."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))
     start_s = time.monotonic()
-    sockets = fuzz_socket.run(base, drawn, messages)
+    sockets = fuzz_socket.run(_folder(base, "socket"), drawn, messages)
+    opened = fuzz_open.run(_folder(base, "open"), drawn, requests)
     left_s = max(1.0, 60 * minutes - (time.monotonic() - start_s))
     decoders = fuzz.run_processes(drawn, seconds=left_s, processes=processes)
-    violations = [*sockets.violations, *decoders.violations]
+    violations = [*sockets.violations, *opened.violations, *decoders.violations]
     result = {
         "decoders": asdict(decoders),
         "socket": asdict(sockets),
+        "open": asdict(opened),
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
         "machine": describe(base),
     }
     report(result, json_path)
     finish(violations, base)
+
+
+def _folder(base: Path, name: str) -> Path:
+    path = base / name
+    path.mkdir()
+    return path
 
 
 def report(result: dict[str, Any], path: Path | None) -> None:
