@@ -68,7 +68,6 @@ def test_claims_name_the_least_row(device: Device, rng: np.random.Generator) -> 
     assert least.tolist() == [int(np.flatnonzero(drawn == key)[0]) for key in drawn]
 
 
-@pytest.mark.filterwarnings("ignore:Simulator timings are bogus")
 def test_a_meter_counts_what_the_device_does(device: Device) -> None:
     """Launches and copies are counted by name with their threads and bytes, until collected."""
     device.meter = Meter(iter(range(100)).__next__)
