@@ -94,7 +94,7 @@ class Service:
         self._versions = versions
         self._report = report
         self._confirming = threading.Lock()
-        self.views = Views(executor)
+        self.views = Views(executor, keeper.recent)
         """accounts and followed blocks, for readers on any thread"""
         self._status = self._make_status()
         self._writer = Writer()
@@ -250,7 +250,6 @@ class Service:
         """Do what forkchoice asks, then keep house: on the writer's thread."""
         status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
-            self.views.keep_final(final)
             self._indexer.add(final)
             if self._indexer.mutex.acquire(blocking=False):
                 try:
