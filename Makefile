@@ -10,19 +10,22 @@ BIN := .venv/bin
 STAMP := .venv/installed
 WORKLOAD ?= weth,uniform
 RUN_ARGS ?=
+LANES_ARGS ?=
 TEST_ARGS ?=
 # The module that compiles kernels ahead; it has to reach every kernel that a user waits for.
 WARM ?= kernels.warm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv run test check bench proto lock
+.PHONY: help venv run lanes test check bench bench-network proto lock
 
 help:
 	@echo "make venv    install everything that is locked into .venv (again only when it changed)"
-	echo "make run     execute blocks of real and uniform traffic, check them, print transactions per second"
+	echo "make run     four validators with their executors under load for 90 s, replayed and judged"
+	echo "make lanes   execute blocks of real and uniform traffic, check them, print transactions per second"
 	echo "make test    run the tests (TEST_ARGS='-m slow' for the slow ones)"
 	echo "make check   lint, types, import directions, spelling"
 	echo "make bench   run every workload and kernel, keep the figures, compare with the last ones kept"
+	echo "make bench-network  find how much four validators finalize, and how soon at 80 % of it"
 	echo "make proto   write the protobuf code of the Engine API again, after engine.proto changed"
 	echo "make lock    resolve the dependencies again (maintainers)"
 
@@ -55,7 +58,15 @@ venv:
 	$(BIN)/python -m $(WARM)
 
 run: venv
-	@$(BIN)/python bench/lanes.py --workload $(WORKLOAD) --check $(RUN_ARGS)
+	@$(BIN)/python bench/devnet.py --validators 4 --duration 90 --rate 5000 --expect-heights 150 \
+	    --home build/devnet --json build/devnet.json $(RUN_ARGS)
+
+lanes: venv
+	@$(BIN)/python bench/lanes.py --workload $(WORKLOAD) --check $(LANES_ARGS)
+
+bench-network: venv
+	@$(BIN)/python bench/network_rate.py --home build/network_rate --json build/network_rate.json \
+	    $(RUN_ARGS)
 
 test: venv
 	@$(BIN)/python -m pytest -q $(TEST_ARGS)

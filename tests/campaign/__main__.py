@@ -13,7 +13,8 @@ import click
 
 from bench.machine import describe
 from tests.campaign import fuzz, fuzz_open, fuzz_socket
-from tests.campaign.kills import Campaign
+from tests.campaign import network as kills_network
+from tests.campaign.kills import Campaign, Tally
 
 JSON = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -22,7 +23,7 @@ KILLS_SETTINGS = ("--snapshot-every", "25", "--keep-blocks", "200")
 
 @click.group()
 def commands() -> None:
-    """Long tries against a real executor."""
+    """Long tries against a real executor, or a network of validators."""
 
 
 @commands.command()
@@ -32,12 +33,27 @@ def commands() -> None:
 )
 @click.option("--json", "json_path", type=JSON, default=None)
 @click.option("--folder", type=FOLDER, default=None, help="on the disk to be tried; temporary")
-def kills(minutes: float, seed: int | None, json_path: Path | None, folder: Path | None) -> None:
-    """Kill an executor under load at random instants, and check what it kept after each."""
+@click.option("--network", "is_network", is_flag=True, help="of four validators, not one executor")
+@click.option("--base-port", type=click.IntRange(1_024, 60_000), default=21_000, show_default=True)
+def kills(
+    minutes: float,
+    seed: int | None,
+    json_path: Path | None,
+    folder: Path | None,
+    is_network: bool,
+    base_port: int,
+) -> None:
+    """Kill processes under load at random instants, and check what they kept after each."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="kills-", dir=folder))
     start_s = time.monotonic()
-    tally = Campaign(base, drawn, KILLS_SETTINGS).run(minutes=minutes)
+    tally: kills_network.Tally | Tally
+    if is_network:
+        place = base / "network"
+        campaign = kills_network.NetworkCampaign(place, drawn, base_port=base_port, minutes=minutes)
+        tally = campaign.run()
+    else:
+        tally = Campaign(base, drawn, KILLS_SETTINGS).run(minutes=minutes)
     result = asdict(tally) | {
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
