@@ -8,7 +8,9 @@ Read `backend` next for what the kernels are for, `warm` for compiling them ahea
 """
 
 import atexit
+import contextlib
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -66,6 +68,8 @@ def cache_key(sources: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     parts = [numba.__version__, llvmlite.__version__, platform.python_version(), cpu_name()]
     parts.append(",".join(sorted(cpu_features())))
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # most nodes have no device
+        parts.append(importlib.metadata.version("numba-cuda"))
     for part in parts:
         digest.update(part.encode() + b"\0")
     for path in sorted(sources.rglob("*.py")):

@@ -31,6 +31,8 @@ from kernels.layout import U8, U64, Columns
 
 Result = TypeVar("Result")
 
+SIGNATURES_CHECKED: Final = 1_024
+"""Of a batch that is of the sample, so many signatures are verified on the host as well."""
 ROOT_KEYS_MAX: Final = 16
 """Kinds of trees over lists whose absent nodes are kept on the device."""
 
@@ -145,9 +147,16 @@ class GpuBackend:
             and len(public_keys) >= self._settings.crossover_signatures
         ):
             try:
-                return verifier.verify(public_keys, signatures, messages).view(np.uint8)
+                verdicts = verifier.verify(public_keys, signatures, messages)
+                if self._guard.is_due("signatures"):
+                    sample = slice(0, SIGNATURES_CHECKED)
+                    rows = (public_keys[sample], signatures[sample], messages[sample])
+                    if not np.array_equal(verdicts[sample], self._host.verify_signatures(*rows)):
+                        raise DeviceDiffers("verdicts on signatures differ from the CPU's")
             except DeviceFailed as error:
                 self._guard.give_up(str(error))
+            else:
+                return verdicts.view(np.uint8)
         return self._host.verify_signatures(public_keys, signatures, messages)
 
     def open_accounts(

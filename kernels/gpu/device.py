@@ -35,8 +35,9 @@ FAILURES: Final = (CudaAPIError, CudaSupportError, MemoryError)
 
 @contextlib.contextmanager
 def refusals(what: str) -> Iterator[None]:
-    """Turn what the driver raises into DeviceFailed."""
+    """Turn what the driver raises into DeviceFailed; any thread may come."""
     try:
+        cuda.current_context()  # makes the device's context that of this thread
         yield
     except FAILURES as error:
         raise DeviceFailed(f"{what}: {error}") from error

@@ -22,6 +22,9 @@ ITEMS: Final = 4 if SIMULATED else 8
 TILE: Final = THREADS * ITEMS
 """Items that a block of a prefix sum takes."""
 
+# A grid of one block is no mistake here: upper levels of trees are that small.
+CONFIG.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
 
 def kernel(function: Any) -> Any:
     """Compile a kernel; machine code is kept as that of the CPU is (see `kernels.jit`)."""

@@ -208,7 +208,9 @@ class DeviceTree:
             for level in range(depth_of(self._leaf_count) + 1):
                 used = -(-self._leaf_count >> level)
                 start, old = level_start(capacity, level), level_start(self._capacity, level)
-                nodes[start : start + used].copy_to_device(self._nodes[old : old + used])
+                nodes[start : start + used].copy_to_device(
+                    self._nodes[old : old + used], stream=self._device.stream
+                )
             self._nodes, self._capacity = nodes, capacity
         self._leaf_count = leaf_count
 
@@ -227,7 +229,7 @@ def list_root(device: Device, arena: Arena, leaves: Any, count: int, keys: TreeK
         leaves, count, level = above, parents, level + 1
     # The last levels are written nowhere but to the root: `top` has room for them.
     top = arena.take("list_top", (2 * TOP, NODE_WORDS), np.uint32)
-    top[:count].copy_to_device(leaves[:count])
+    top[:count].copy_to_device(leaves[:count], stream=device.stream)
     device.launch_blocks(
         hash_top, 1, top, TOP, 0, count, depth - level, keys.ladder[level:], keys.node_key, root
     )

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.state import State
 from kernels import accounts as host_accounts
+from kernels.backend import open_backend
 from kernels.gpu.columns import Uploads
 from kernels.gpu.device import Device
 from kernels.layout import NO_SLOT, Columns
 from spec import oracle
 from tests.engine.ledgers import FEES, LEDGER, accounts, key
 from tests.kernels.arms import random_columns
+from tests.kernels.gpu.blocks import BALANCE, RandomBlocks, keys_of
 from tests.kernels.gpu.simulated.arms import (
     SETTINGS,
     Gpu,
@@ -159,3 +162,17 @@ def test_columns_cross_whole_wherever_they_lie(device: Device, rng: np.random.Ge
     all_of: Any = apart
     empty = Columns(*(column[:0] for column in all_of))
     assert all(twin.size == 0 for twin in uploads.get(empty))
+
+
+def test_random_blocks_equal_the_serial_arm(gpu: Gpu, rng: np.random.Generator) -> None:
+    """What `-m gpu` runs on a device comes to the same here, refusals included."""
+    serial = open_backend("serial")
+    keys = keys_of(40)
+    balances = np.full(20, BALANCE, np.uint64)
+    states = tuple(State(keys[:20], balances, backend=arm) for arm in (serial, gpu.backend))
+    assert len(states) == 2
+    blocks = RandomBlocks(rng, states, keys)
+    for size in (1, 25, 30, 12):
+        blocks.step(size)
+    assert blocks.height + blocks.refused == 4
+    serial.close()
