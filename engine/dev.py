@@ -89,7 +89,7 @@ def dev_genesis(accounts: int, timestamp_ms: int) -> Genesis:
     )
 
 
-def dev_config(query_address: str, log_level: str) -> Config:
+def dev_config(query_address: str, log_level: str) -> Config[Settings]:
     """Return the settings of a development node: no pages, a bounded disk."""
     settings = Settings(
         http_address="",
