@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bench.machine import describe
-from tests.campaign import fuzz, fuzz_socket
+from tests.campaign import fuzz, fuzz_links, fuzz_socket
 from tests.campaign.kills import Campaign
 
 JSON = click.Path(dir_okay=False, path_type=Path)
@@ -56,17 +56,20 @@ def kills(minutes: float, seed: int | None, json_path: Path | None, folder: Path
 def fuzz_command(
     minutes: float, seed: int | None, messages: int, processes: int, json_path: Path | None
 ) -> None:
-    """Feed foreign bytes to every decoder in process, and to the socket of a real executor."""
+    """Feed foreign bytes to every decoder, to the socket of a real executor, and to a mesh."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))
     start_s = time.monotonic()
     sockets = fuzz_socket.run(base, drawn, messages)
-    left_s = max(1.0, 60 * minutes - (time.monotonic() - start_s))
+    left_s = max(2.0, 60 * minutes - (time.monotonic() - start_s))
+    links = fuzz_links.run(drawn, seconds=left_s / 2)
+    left_s /= 2
     decoders = fuzz.run_processes(drawn, seconds=left_s, processes=processes)
-    violations = [*sockets.violations, *decoders.violations]
+    violations = [*sockets.violations, *links.violations, *decoders.violations]
     result = {
         "decoders": asdict(decoders),
         "socket": asdict(sockets),
+        "links": asdict(links),
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
         "machine": describe(base),
