@@ -4,12 +4,14 @@ Transfers between the accounts of a development chain are signed ahead (and kept
 in batches at a rate. With `--open-loop` a batch is sent when it is due, whatever became of those
 before it, and every latency counts from that moment: a node that stalls cannot make its own figures
 better. Offered, accepted, included and finalized transactions are counted apart; the last two come
-from the nonces of all senders at head and finalized, so nothing is counted twice. Read
-`load_batches.py` for what is sent and `load_run.py` for how.
+from the nonces of all senders at head and finalized, so nothing is counted twice. With `--insist`
+what a node did not take or lost is sent again, as wallets do. Read `load_batches.py` for what is
+sent, `load_run.py` for how, and `load_final.py` for how finality is timed.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +78,35 @@ def show(values: dict[str, Any]) -> None:
         click.echo(f"ms to {name:10} {line}")
 
 
+def tell_person(values: Mapping[str, Any]) -> None:
+    """Say on stderr what happens."""
+    if values["event"] == "progress":
+        second = values["s"]
+        click.echo(
+            f"{second} s: offered {values['offered']:,}, accepted {values['accepted']:,} "
+            f"({values['accepted'] // second:,}/s), {values['left_s']} s left",
+            err=True,
+        )
+    elif values["event"] == "stuck":
+        click.echo(f"{values['what']}: giving up", err=True)
+
+
+def tell_line(values: Mapping[str, Any]) -> None:
+    """Write what happens as one line of JSON."""
+    click.echo(json.dumps(values))
+
+
 @click.command(context_settings={"max_content_width": 100})
 @click.option(
     "--rate", type=click.IntRange(1, 10**7), required=True, help="transactions per second"
 )
 @click.option("--duration", type=click.IntRange(1, 86_400), required=True, help="in seconds")
 @click.option("--open-loop", is_flag=True, help="send when due, however slow the answers are")
+@click.option("--insist", is_flag=True, help="send again what was not taken, or got lost")
+@click.option(
+    "--in-flight", type=click.IntRange(0), default=0, help="that may not be final yet; closed loop"
+)
+@click.option("--live", is_flag=True, help="print what happens as lines of JSON; keep no transfers")
 @click.option("--accounts", type=click.IntRange(2, 10_000), default=10, show_default=True)
 @click.option("--workload", type=click.Choice(WORKLOADS), default=WORKLOADS[0], show_default=True)
 @click.option("--batch", type=click.IntRange(1, 32_768), default=1_000, show_default=True)
@@ -96,6 +121,9 @@ def main(
     rate: int,
     duration: int,
     open_loop: bool,
+    insist: bool,
+    in_flight: int,
+    live: bool,
     accounts: int,
     workload: str,
     batch: int,
@@ -114,27 +142,35 @@ def main(
         "rate": rate,
         "duration_s": duration,
         "open_loop": open_loop,
+        "insist": insist,
+        "in_flight": in_flight,
         "accounts": accounts,
         "workload": workload,
         "nodes": len(urls),
         "connections": connections,
         "seed": seed,
     }
+    if in_flight and (open_loop or not insist):
+        raise click.UsageError("--in-flight needs --insist, and no --open-loop")
     try:
         with Client(urls[0]) as client:
             plan = prepare(
                 client, rate * duration, batch, accounts=accounts, workload=workload, seed=seed,
                 lanes=len(urls) * connections, say=lambda text: click.echo(text, err=True),
+                keeps=not live,
             )  # fmt: skip
         report = run(
             plan, [url for url in urls for _ in range(connections)], rate=rate, is_open=open_loop,
-            say=lambda text: click.echo(text, err=True),
+            insists=insist, in_flight=in_flight, tell=tell_line if live else tell_person,
         )  # fmt: skip
     except ExplainedError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error
     values = as_json(report, plan, options)
-    show(values)
+    if live:
+        tell_line({"event": "report", "report": values})
+    else:
+        show(values)
     if json_path is not None:
         json_path.write_text(json.dumps(values, indent=2) + "\n")
     if plot_path is not None:

@@ -51,6 +51,8 @@ class Plan:
     """of all senders before the first batch"""
     targets: I64
     """(batches,): over which connection each batch goes"""
+    prefix: str
+    """of the chain's addresses"""
 
     @property
     def count(self) -> int:
@@ -66,6 +68,20 @@ class Plan:
         """Return the records of a batch."""
         return self.records[number * self.batch :][: self.batch].tobytes()
 
+    def probes(self, number: int, count: int) -> list[tuple[str, int]]:
+        """Return address of the sender and nonce of some transfers of a batch, the last included.
+
+        The last one of each sender would say it all; some of them say it nearly always.
+        """
+        rows = self.records[number * self.batch :][: self.batch]
+        step = -(-len(rows) // count)
+        chosen = rows[::-1][::step]
+        nonces = np.ascontiguousarray(chosen[:, 8:16]).view(np.uint64).reshape(-1)
+        return [
+            (encode_address(row[64:96].tobytes(), self.prefix), int(nonce))
+            for row, nonce in zip(chosen, nonces, strict=True)
+        ]
+
 
 def prepare(
     client: Client,
@@ -77,8 +93,11 @@ def prepare(
     seed: int,
     lanes: int,
     say: Callable[[str], None],
+    keeps: bool = True,
 ) -> Plan:
     """Return the batches of a run, from disk where they were made before.
+
+    keeps: whether they are kept there, which is of use where a chain is loaded again and again.
 
     Each sender belongs to one of `lanes` connections, since its nonces must come in order.
     """
@@ -110,13 +129,15 @@ def prepare(
         rows[:, 32:40] = np.frombuffer(int(status.fee_minimum).to_bytes(8, "little"), np.uint8)
         domain = transaction_domain(bytes.fromhex(status.genesis_hash))
         records = _sign(rows, senders, seeds, public, domain)
-        _keep(path, records)
+        if keeps:
+            _keep(path, records)
     return Plan(
         records=records,
         batch=batch,
         addresses=addresses,
         nonces=tuple(nonces.tolist()),
         targets=targets,
+        prefix=status.address_prefix,
     )
 
 

@@ -2,34 +2,48 @@
 
 One clock drives everything: batch k is due k intervals after the start. In the open loop a batch
 that is late is sent at once, and its latency counts from when it was due. A thread per connection
-sends; one more looks at the last transfer of some batches until it is final.
+sends. Whoever insists sends a batch again until all of it is taken: to the next node where one does
+not answer, after a pause where a pool is full, and once more where what was taken does not become
+final because a node lost it; its latency still counts from when it was due first.
 """
 
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
 from bench.load_batches import Plan
+from bench.load_final import AnyNode, FinalHeights
 from engine.client import Client, NodeError
 from engine.constants import TRANSACTION_BYTES
 from engine.pool_rules import PoolReason
 from engine.signing import transaction_hash
 
-COUNTS = ("offered", "answered", "accepted", "included", "finalized")
+COUNTS = ("offered", "answered", "accepted", "included", "finalized", "sent_again")
 PERCENTILES = (50, 90, 99, 99.9, 100)
 LATENCY_US_MAX = 600_000_000
 FINAL_WAIT_S = 60
 """after the last batch, in which what was accepted may become final"""
-LOOKS_PER_S = 20
-SAMPLES_PER_S = 50
+INSIST_S = 120
+"""how long a batch is sent again before it counts as refused"""
+AGAIN_PAUSE_S = 0.1
+STALLED_S = 5
+"""after which what was taken and is not final is sent again"""
+LOOK_S = 0.5
+PROBES = 4
+"""transfers of a batch that are looked at: their senders' nonces say whether they are final"""
+SAMPLES_PER_S = 20
 """Transfers whose way to finality is timed, at most."""
-US_PER_S = 1_000_000
+NS_PER_S = 1_000_000_000
 NS_PER_US = 1_000
+TEMPORARY = frozenset({PoolReason.POOL_FULL, PoolReason.NONCE_TOO_FAR, PoolReason.TOO_MANY_PARKED})
+"""Reasons that pass by themselves."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +51,7 @@ class Report:
     """What a run came to."""
 
     counts: dict[str, int]
-    """offered, answered, accepted, included, finalized"""
+    """COUNTS"""
     refused: dict[str, int]
     """by reason, of the node or of the connection"""
     elapsed_ms: int
@@ -50,18 +64,51 @@ class Report:
     """how far the sender itself fell behind: figures are worth little where it is large"""
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One batch to be sent."""
+
+    number: int
+    due_ns: int
+    is_again: bool = False
+    """it was taken once, and its node may have lost it"""
+
+
 @dataclass(slots=True)
-class _Shared:
+class Lane:
+    """One connection: what it is to send, and what it sent that is not known to be final."""
+
+    urls: Sequence[str]
+    """its own first"""
+    jobs: "queue.SimpleQueue[Job | None]" = field(default_factory=queue.SimpleQueue)
+    waiting: list[int] = field(default_factory=list)
+    """numbers of batches that were taken, ascending"""
+    moved_ns: int = 0
+    """when the first of these was known to be final, or taken, last"""
+    unsent: int = 0
+
+
+@dataclass(slots=True)
+class Shared:
     """What the threads of a run share."""
 
+    plan: Plan
     start_ns: int
+    is_open: bool
+    insists: bool
+    every: int
+    """a sample is taken of every so many batches"""
+    in_flight: int
+    """transfers that may be handed over and not known to be final; 0: any number"""
     lock: threading.Lock = field(default_factory=threading.Lock)
     accepted: HdrHistogram = field(default_factory=lambda: HdrHistogram(1, LATENCY_US_MAX, 3))
     counts: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    samples: queue.SimpleQueue[tuple[int, str]] = field(default_factory=queue.SimpleQueue)
+    samples: list[tuple[int, str]] = field(default_factory=list)
     late_us_max: int = 0
-    failure: str = ""
+
+
+Tell = Callable[[Mapping[str, Any]], None]
 
 
 def run(
@@ -70,36 +117,45 @@ def run(
     *,
     rate: int,
     is_open: bool,
-    say: Callable[[str], None],
+    tell: Tell,
+    insists: bool = False,
+    in_flight: int = 0,
 ) -> Report:
-    """Send everything, wait for finality, and return the figures; urls: one per connection."""
-    gap_ns = plan.batch * 1_000_000_000 // rate
-    jobs: list[queue.SimpleQueue[tuple[int, int] | None]] = [queue.SimpleQueue() for _ in urls]
-    shared = _Shared(time.monotonic_ns() + 200_000_000)
+    """Send everything, wait for finality, and return the figures; urls: one per connection.
+
+    `tell` is given what happens, with an `event`: start, progress, sent. `in_flight` is for a
+    closed loop that insists.
+    """
+    gap_ns = plan.batch * NS_PER_S // rate
     every = max(1, rate // plan.batch // SAMPLES_PER_S)
-    senders = [
-        threading.Thread(target=_send, args=(plan, url, jobs[i], shared, every, is_open))
-        for i, url in enumerate(urls)
-    ]
-    is_over = threading.Event()
-    finals = HdrHistogram(1, LATENCY_US_MAX, 3)
-    watcher = threading.Thread(target=_watch, args=(urls[0], shared, finals, is_over))
-    for thread in (*senders, watcher):
-        thread.start()
-    _offer(plan, jobs, shared, gap_ns, is_open, say)
+    start_ns = time.monotonic_ns() + NS_PER_S // 5
+    shared = Shared(plan, start_ns, is_open, insists, every, in_flight)
+    others = list(dict.fromkeys(urls))
+    lanes = [Lane([url, *others] if insists else [url], moved_ns=shared.start_ns) for url in urls]
+    finality = FinalHeights(others)
+    finality.start()
+    senders = [threading.Thread(target=_send, args=(lane, shared)) for lane in lanes]
     for thread in senders:
-        thread.join()
+        thread.start()
+    tell({"event": "start", "monotonic_ns": shared.start_ns})
+    is_over = threading.Event()
+    repairer = threading.Thread(target=_repair, args=(lanes, shared, others, is_over))
+    if insists:
+        repairer.start()
+    _offer(lanes, shared, gap_ns, tell)
+    _wait_sent(lanes, shared)
     elapsed_ms = (time.monotonic_ns() - shared.start_ns) // 1_000_000
-    final_ms = _wait_final(plan, urls[0], shared, say)
+    tell({"event": "sent", "elapsed_ms": elapsed_ms})
+    final_ms = _wait_final(lanes, shared, others, tell)
     is_over.set()
-    watcher.join()
-    if shared.failure:
-        shared.refused[shared.failure] += 1
+    for lane in lanes:
+        lane.jobs.put(None)
+    for thread in (*senders, *([repairer] if insists else [])):
+        thread.join()
+    finals = _final_latencies(shared, finality, others)
+    finality.stop()
     return Report(
-        counts={
-            name: shared.counts[name]
-            for name in ("offered", "answered", "accepted", "included", "finalized")
-        },
+        counts={name: shared.counts[name] for name in COUNTS},
         refused=dict(shared.refused),
         elapsed_ms=elapsed_ms,
         final_ms=final_ms,
@@ -108,116 +164,229 @@ def run(
     )
 
 
-def _offer(
-    plan: Plan,
-    jobs: Sequence["queue.SimpleQueue[tuple[int, int] | None]"],
-    shared: _Shared,
-    gap_ns: int,
-    is_open: bool,
-    say: Callable[[str], None],
-) -> None:
+def _offer(lanes: Sequence[Lane], shared: Shared, gap_ns: int, tell: Tell) -> None:
     """Hand each batch over when it is due; in a closed loop when the one before has gone."""
-    told_ns = shared.start_ns
+    plan, told_ns = shared.plan, shared.start_ns
     for number in range(plan.batches):
         due_ns = shared.start_ns + number * gap_ns
         while (now_ns := time.monotonic_ns()) < due_ns:
             time.sleep((due_ns - now_ns) / 1e9)
-        target = jobs[int(plan.targets[number])]
-        while not is_open and target.qsize():
+        lane = lanes[int(plan.targets[number])]
+        while not shared.is_open and (lane.unsent or _is_full(lanes, shared)):
             time.sleep(0.001)
-        target.put((number, due_ns))
+        with shared.lock:
+            lane.unsent += 1
+        lane.jobs.put(Job(number, due_ns))
         shared.late_us_max = max(shared.late_us_max, (now_ns - due_ns) // NS_PER_US)
         shared.counts["offered"] += len(plan.body(number)) // TRANSACTION_BYTES
-        if now_ns - told_ns >= 1_000_000_000:
+        if now_ns - told_ns >= NS_PER_S:
             told_ns = now_ns
-            seconds = max(1, (now_ns - shared.start_ns) // 1_000_000_000)
-            left = (plan.batches - number) * gap_ns // 1_000_000_000
-            say(
-                f"{seconds} s: offered {shared.counts['offered']:,}, "
-                f"accepted {shared.counts['accepted']:,} "
-                f"({shared.counts['accepted'] // seconds:,}/s), {left} s left"
+            tell(
+                {
+                    "event": "progress",
+                    "s": max(1, (now_ns - shared.start_ns) // NS_PER_S),
+                    "offered": shared.counts["offered"],
+                    "accepted": shared.counts["accepted"],
+                    "left_s": (plan.batches - number) * gap_ns // NS_PER_S,
+                }
             )
-    for target in jobs:
-        target.put(None)
 
 
-def _send(
-    plan: Plan,
-    url: str,
-    jobs: "queue.SimpleQueue[tuple[int, int] | None]",
-    shared: _Shared,
-    every: int,
-    is_open: bool,
+def _is_full(lanes: Sequence[Lane], shared: Shared) -> bool:
+    """Say whether as many transfers are under way as may be."""
+    if not shared.in_flight:
+        return False
+    with shared.lock:
+        batches = sum(lane.unsent + len(lane.waiting) for lane in lanes)
+    return batches * shared.plan.batch >= shared.in_flight
+
+
+def _wait_sent(lanes: Sequence[Lane], shared: Shared) -> None:
+    """Wait until every batch has been answered, or was given up."""
+    while True:
+        with shared.lock:
+            if not any(lane.unsent for lane in lanes):
+                return
+        time.sleep(0.01)
+
+
+def _send(lane: Lane, shared: Shared) -> None:
+    """Send the batches of one connection until there are no more."""
+    nodes = AnyNode(lane.urls)
+    while (job := lane.jobs.get()) is not None:
+        body = shared.plan.body(job.number)
+        begin_ns = job.due_ns if shared.is_open or job.is_again else time.monotonic_ns()
+        statuses, failure = _deliver(nodes, body, shared)
+        with shared.lock:
+            if not job.is_again:
+                _count(job, body, statuses, failure, begin_ns, shared)
+                lane.unsent -= 1
+            if statuses and job.number not in lane.waiting:
+                lane.waiting.append(job.number)
+                lane.waiting.sort()
+                if len(lane.waiting) == 1:
+                    lane.moved_ns = time.monotonic_ns()
+    nodes.close()
+
+
+def _deliver(nodes: AnyNode, body: bytes, shared: Shared) -> tuple[bytes, str]:
+    """Return the last answer to a batch, a PoolReason for each transfer; or none, and why."""
+    end_ns = time.monotonic_ns() + INSIST_S * NS_PER_S
+    while True:
+        statuses, failure = b"", ""
+        try:
+            statuses = nodes.client.send_batch(body)
+        except NodeError as error:
+            failure = error.code
+        is_left = bool(failure) or any(PoolReason(code) in TEMPORARY for code in set(statuses))
+        if not (shared.insists and is_left) or time.monotonic_ns() >= end_ns:
+            return statuses, failure
+        with shared.lock:
+            shared.counts["sent_again"] += len(body) // TRANSACTION_BYTES
+        if failure:
+            nodes.turn()
+        time.sleep(AGAIN_PAUSE_S)
+
+
+def _count(
+    job: Job, body: bytes, statuses: bytes, failure: str, begin_ns: int, shared: Shared
 ) -> None:
-    """Send batches to one node until there are no more."""
-    with Client(url) as client:
-        while (job := jobs.get()) is not None:
-            number, due_ns = job
-            body = plan.body(number)
-            begin_ns = due_ns if is_open else time.monotonic_ns()
-            try:
-                statuses = client.send_batch(body)
-            except NodeError as error:
-                with shared.lock:
-                    shared.refused[error.code] += len(body) // TRANSACTION_BYTES
-                continue
-            taken_us = (time.monotonic_ns() - begin_ns) // NS_PER_US
-            if number % every == 0 and PoolReason(statuses[-1]).is_taken:
-                shared.samples.put((begin_ns, transaction_hash(body[-TRANSACTION_BYTES:]).hex()))
+    """Take the answer to a batch into account; under the lock."""
+    if failure:
+        shared.refused[failure] += len(body) // TRANSACTION_BYTES
+        return
+    taken_us = (time.monotonic_ns() - begin_ns) // NS_PER_US
+    shared.accepted.record_value(max(1, min(LATENCY_US_MAX, taken_us)))
+    shared.counts["answered"] += len(statuses)
+    if job.number % shared.every == 0 and _is_taken(statuses[-1], shared):
+        name = transaction_hash(body[-TRANSACTION_BYTES:]).hex()
+        shared.samples.append((begin_ns, name))
+    for code, count in Counter(statuses).items():
+        if _is_taken(code, shared):
+            shared.counts["accepted"] += count
+        else:
+            shared.refused[PoolReason(code).name] += count
+
+
+def _is_taken(code: int, shared: Shared) -> bool:
+    """Say whether a transfer was taken; one that came twice may stand in a block already."""
+    reason = PoolReason(code)
+    return reason.is_taken or (shared.insists and reason is PoolReason.NONCE_USED)
+
+
+# What insisting adds: batches that were taken and do not become final are sent again.
+
+
+def _repair(
+    lanes: Sequence[Lane], shared: Shared, urls: Sequence[str], is_over: threading.Event
+) -> None:
+    """Look which batches are final, and hand those that are stuck over again."""
+    nodes = AnyNode(urls)
+    while not is_over.wait(LOOK_S):
+        for lane in lanes:
             with shared.lock:
-                shared.accepted.record_value(max(1, min(LATENCY_US_MAX, taken_us)))
-                shared.counts["answered"] += len(statuses)
-                for status, count in Counter(statuses).items():
-                    reason = PoolReason(status)
-                    if reason.is_taken:
-                        shared.counts["accepted"] += count
-                    else:
-                        shared.refused[reason.name] += count
-
-
-def _watch(url: str, shared: _Shared, finals: HdrHistogram, is_over: threading.Event) -> None:
-    """Look at samples, the oldest first, until each is final; they become final in order."""
-    with Client(url) as client:
-        while not is_over.is_set():
-            try:
-                begin_ns, name = shared.samples.get(timeout=0.1)
-            except queue.Empty:
+                waiting = list(lane.waiting)
+            if not waiting:
                 continue
-            while not is_over.is_set():
-                try:
-                    found = client.transaction(name)
-                except NodeError as error:
-                    # One that was dropped again has no finality; the counts tell.
-                    shared.failure = f"sample {error.code}"
-                    break
-                if found.state == "finalized":
-                    taken_us = (time.monotonic_ns() - begin_ns) // NS_PER_US
-                    finals.record_value(max(1, min(LATENCY_US_MAX, taken_us)))
-                    break
-                if found.state not in ("pending", "included"):
-                    break
-                time.sleep(1 / LOOKS_PER_S)
+            try:
+                done = _final_batches(nodes, shared.plan, waiting)
+            except NodeError:
+                # No node answers at this moment: nothing is known, and nothing is sent.
+                continue
+            now_ns = time.monotonic_ns()
+            with shared.lock:
+                del lane.waiting[:done]
+                if done:
+                    lane.moved_ns = now_ns
+                is_stuck = bool(lane.waiting) and now_ns - lane.moved_ns > STALLED_S * NS_PER_S
+                if is_stuck:
+                    lane.moved_ns = now_ns
+                    for number in lane.waiting:
+                        shared.counts["sent_again"] += len(shared.plan.body(number)) // (
+                            TRANSACTION_BYTES
+                        )
+                        lane.jobs.put(Job(number, now_ns, is_again=True))
+    nodes.close()
 
 
-def _wait_final(plan: Plan, url: str, shared: _Shared, say: Callable[[str], None]) -> int:
+def _final_batches(nodes: AnyNode, plan: Plan, numbers: Sequence[int]) -> int:
+    """Return how many of a lane's batches are final, which are the first of them."""
+    low, high = 0, len(numbers)
+    while low < high:
+        middle = (low + high) // 2
+        if _is_final(nodes, plan, numbers[middle]):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _is_final(nodes: AnyNode, plan: Plan, number: int) -> bool:
+    """Say whether the probes of a batch are final."""
+    return all(
+        nodes.ask(partial(_nonce, address=address)) > nonce
+        for address, nonce in plan.probes(number, PROBES)
+    )
+
+
+def _nonce(client: Client, address: str) -> int:
+    """Return how many transfers of an account are final."""
+    return int(client.account(address).nonce)
+
+
+def _wait_final(lanes: Sequence[Lane], shared: Shared, urls: Sequence[str], tell: Tell) -> int:
     """Wait until what was accepted is final, or nothing moves any more; return when, in ms."""
-    before = sum(plan.nonces)
+    before = sum(shared.plan.nonces)
+    nodes = AnyNode(urls)
     last_ns = moved_ns = time.monotonic_ns()
-    with Client(url) as client:
-        while True:
-            finalized = sum(int(client.account(item).nonce) for item in plan.addresses) - before
-            if finalized != shared.counts["finalized"]:
-                shared.counts["finalized"] = finalized
-                last_ns = moved_ns = time.monotonic_ns()
-            if finalized >= shared.counts["accepted"]:
-                break
-            if time.monotonic_ns() - moved_ns > FINAL_WAIT_S * 1_000_000_000:
-                say(f"nothing became final for {FINAL_WAIT_S} s: giving up")
-                break
-            time.sleep(0.1)
-        at_head = sum(int(client.account(item, "head").nonce) for item in plan.addresses)
+
+    def total(client: Client) -> int:
+        return sum(int(client.account(item).nonce) for item in shared.plan.addresses)
+
+    while True:
+        with shared.lock:
+            left = sum(len(lane.waiting) for lane in lanes) if shared.insists else 0
+        # Whoever insists is told by the lanes; all senders are then asked once.
+        finalized = shared.counts["finalized"] if left else nodes.ask(total, rounds=50) - before
+        progress = (left, finalized)
+        if progress != (shared.counts["left"], shared.counts["finalized"]):
+            shared.counts["left"], shared.counts["finalized"] = progress
+            last_ns = moved_ns = time.monotonic_ns()
+        if not left and finalized >= shared.counts["accepted"]:
+            break
+        if time.monotonic_ns() - moved_ns > FINAL_WAIT_S * NS_PER_S:
+            tell({"event": "stuck", "what": f"nothing became final for {FINAL_WAIT_S} s"})
+            shared.counts["finalized"] = nodes.ask(total) - before
+            break
+        time.sleep(0.1)
+    at_head = nodes.ask(
+        lambda client: sum(
+            int(client.account(item, "head").nonce) for item in shared.plan.addresses
+        )
+    )
+    nodes.close()
     shared.counts["included"] = at_head - before
     return (last_ns - shared.start_ns) // 1_000_000
+
+
+def _final_latencies(shared: Shared, finality: FinalHeights, urls: Sequence[str]) -> HdrHistogram:
+    """Ask once for each sample, and return how long each took to be final."""
+    finals = HdrHistogram(1, LATENCY_US_MAX, 3)
+    nodes = AnyNode(urls)
+    for begin_ns, name in shared.samples:
+        try:
+            receipt = nodes.ask(partial(Client.transaction, transaction_hash=name)).receipt
+        except NodeError as error:
+            # One that no node knows any more has no finality; the counts tell.
+            shared.refused[f"sample {error.code}"] += 1
+            continue
+        seen_ns = finality.seen_ns(receipt.block.height) if receipt is not None else None
+        if seen_ns is None:
+            shared.refused["sample not final"] += 1
+            continue
+        finals.record_value(max(1, min(LATENCY_US_MAX, (seen_ns - begin_ns) // NS_PER_US)))
+    nodes.close()
+    return finals
 
 
 def _figures(histogram: HdrHistogram) -> dict[str, int]:

@@ -36,6 +36,7 @@ TRANSACTIONS_CONTEXT = "tos transactions v1"
 LANES_CONTEXT = "tos lanes v1"
 RECEIPTS_CONTEXT = "tos receipts v1"
 PAYLOAD_CONTEXT = "tos payload v1"
+GOSSIP_CONTEXT = "tos gossip v1"
 
 # Keys: BLAKE3 keyed mode, for what is hashed in bulk. A leaf is never taken for a node.
 ACCOUNT_LEAF_CONTEXT = "tos account leaf v1"

@@ -17,8 +17,12 @@ from pathlib import Path
 from types import FrameType
 
 from engine import events
+from engine.backends import device_settings
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
+from engine.gossip.addresses import check_address, open_key, parse_peers
+from engine.gossip.outbox import Outbox
+from engine.gossip.runner import GossipConfig, GossipRunner
 from engine.metrics import CONTENT_TYPE, NodeMetrics
 from engine.queries.server import QueryServer
 from engine.service import Service, open_service
@@ -120,11 +124,14 @@ class Node:
         store = stack.enter_context(Store.open(self.home, store_config(settings)))
         self._tell_notices(store)
         self._metrics = NodeMetrics(software_version(), store.genesis_hash)
+        outbox = Outbox() if settings.gossip_listen else None
         service = open_service(
             store,
             backend=settings.device,
+            device=device_settings(settings),
             threads=settings.threads or None,
             report=self._report,
+            pool_listener=outbox.listen if outbox else None,
             software=software_version(),
         )
         stack.callback(service.close)
@@ -144,6 +151,7 @@ class Node:
             page_server = PageServer(settings.http_address, self._pages(service))
             pages = page_server.start()
             stack.callback(page_server.stop)
+        gossip = self._start_gossip(service, store, outbox, stack) if outbox else ""
         queries = ""
         if settings.query_address:
             query_server = QueryServer(
@@ -163,11 +171,29 @@ class Node:
             engine_api=address,
             http=pages,
             queries=queries,
+            gossip=gossip,
             height=store.finalized.height,
             finalized=store.finalized.block_hash,
             genesis=store.genesis_hash,
         )
         return service
+
+    def _start_gossip(
+        self, service: Service, store: Store, outbox: Outbox, stack: ExitStack
+    ) -> str:
+        """Pass transactions on from now on; return KEY@tcp://HOST:PORT, as peers list it."""
+        check_address(self.settings.gossip_listen, self.settings.gossip_listen)
+        config = GossipConfig(
+            pair=open_key(self.home),
+            genesis_hash=store.genesis_hash,
+            listen=self.settings.gossip_listen,
+            peers=parse_peers(self.settings.gossip_peers),
+        )
+        runner = GossipRunner(service, outbox, config, tell=self._tell_gossip)
+        address = runner.start()
+        stack.callback(runner.stop)
+        self._metrics.watch(runner.counts)
+        return f"{config.pair.public_key.hex()}@{address}"
 
     def _secret(self, address: str) -> bytes | None:
         """Return what callers must know: nothing at a Unix socket unless a file is named."""
@@ -223,6 +249,11 @@ class Node:
         """Log a call that failed inside the executor."""
         self._metrics.add_event("call_failed")
         self._log.error("a call failed", method=method, exc_info=error)
+
+    def _tell_gossip(self, event: str, fields: Mapping[str, object]) -> None:
+        """Log what happened to a peer; bans and batches that were not judged are loud."""
+        write = self._log.info if event == "gossip peer" else self._log.warning
+        write(event, **fields)
 
     def _tell_notices(self, store: Store) -> None:
         for notice in store.take_notices():

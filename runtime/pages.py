@@ -1,9 +1,9 @@
-"""Three pages on loopback for whoever watches a node: /healthz, /readyz, /metrics.
+"""A few pages on loopback for whoever watches a node: /healthz, /readyz, /metrics and others.
 
 /healthz answers 200 while the process lives, /readyz 200 while it serves and 503 with the reason
-otherwise. Only GET and HEAD, only loopback, no request body. A client that falls silent loses its
-connection, and however many come, threads and waiting connections are few. The Engine API is
-elsewhere (`engine_api/server.py`).
+otherwise. A page stands at a path, or below a prefix with one parameter. Only GET and HEAD, only
+loopback, no request body. A client that falls silent loses its connection, and however many come,
+threads and waiting connections are few. The Engine API is elsewhere (`engine_api/server.py`).
 """
 
 import socket
@@ -40,6 +40,9 @@ class Page:
 
 
 Pages = dict[str, Callable[[], Page]]
+"""by path"""
+Prefixes = dict[str, Callable[[str], Page]]
+"""by the path's beginning, which ends in `/`; called with the rest of the path"""
 
 
 def text_page(status: int, sentence: str) -> Page:
@@ -53,10 +56,12 @@ class PageServer(HTTPServer):
     request_queue_size = WAITING_MAX
     allow_reuse_address = True
 
-    def __init__(self, address: str, pages: Pages) -> None:
+    def __init__(self, address: str, pages: Pages, prefixes: Prefixes | None = None) -> None:
         """Listen at HOST:PORT (port 0: a free one); raises HttpError."""
         host, port = _split(address)
-        self.pages = pages
+        self._pages = pages
+        self._prefixes = prefixes or {}
+        assert all(prefix.endswith("/") for prefix in self._prefixes), self._prefixes
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._places = threading.BoundedSemaphore(THREADS + WAITING_MAX)
         self._workers = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
@@ -93,6 +98,22 @@ class PageServer(HTTPServer):
         self.server_close()
         self._workers.shutdown(cancel_futures=True)
 
+    def page(self, path: str) -> Page:
+        """Return what stands at a path; a page that cannot be made says why."""
+        make = self._pages.get(path)
+        folder, _, rest = path.rpartition("/")
+        below = self._prefixes.get(f"{folder}/")
+        if make is None and below is None:
+            paths = [*self._pages, *(f"{prefix}..." for prefix in self._prefixes)]
+            return text_page(404, f"the pages are {', '.join(paths)}")
+        try:
+            if make is not None:
+                return make()
+            assert below is not None
+            return below(rest)
+        except Exception as error:
+            return text_page(500, f"this page cannot be made: {type(error).__name__}: {error}")
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a connection to a thread, or close it where all of them have enough to do."""
         if not self._places.acquire(blocking=False):
@@ -126,14 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(has_body=False)
 
     def _answer(self, *, has_body: bool) -> None:
-        make = self.server.pages.get(self.path)
-        if make is None:
-            page = text_page(404, f"the pages are {', '.join(self.server.pages)}")
-        else:
-            try:
-                page = make()
-            except Exception as error:
-                page = text_page(500, f"this page cannot be made: {type(error).__name__}: {error}")
+        page = self.server.page(self.path)
         self.send_response(page.status)
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))

@@ -20,6 +20,7 @@ PAGES = (
     "receipts",
     "genesis",
     "block",
+    "gossip",
     "consensus",
 )
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -92,6 +92,12 @@ class Mesh:
         self._members: frozenset[bytes] = frozenset()
         self._addresses: dict[bytes, PeerAddresses] = {}
         self._shown: frozenset[bytes] = frozenset()
+        self._shown_by_link: dict[str, frozenset[bytes]] = {
+            "votes": frozenset(),
+            "sync": frozenset(),
+        }
+        self._banned_in_turn: set[bytes] = set()
+        """whose frames may have been read already"""
         self._outgoing = Outgoing()
         self._counts: dict[str, int] = {}
         self._is_stopping = threading.Event()
@@ -150,6 +156,10 @@ class Mesh:
         """Return the keys that are connected on either link, as of the last turn."""
         return self._shown
 
+    def connected_by_link(self) -> Mapping[str, frozenset[bytes]]:
+        """Return the same for each link: `votes` and `sync`."""
+        return self._shown_by_link
+
     def _put(self, peer: bytes, message: Message) -> None:
         frame = encode_message(message)
         self._outgoing.put(peer, frame, is_vote=goes_on_votes(message, len(frame)))
@@ -168,6 +178,7 @@ class Mesh:
         """Wait for work, at most TICK_MS, and do some of each kind."""
         self._wait()
         now = now_ms()
+        self._banned_in_turn.clear()
         self._take_orders(now)
         for is_vote, link, count in (
             (True, self._votes, VOTES_PER_TURN),
@@ -212,6 +223,9 @@ class Mesh:
 
     def _take(self, peer: bytes, frame: bytes, now: int, *, is_vote: bool) -> None:
         """Hand a frame's message to the node."""
+        if peer in self._banned_in_turn:
+            self._count("dropped_banned")
+            return
         try:
             message = decode_message(frame)
         except DecodeError as error:
@@ -226,12 +240,15 @@ class Mesh:
 
     def _ban(self, peer: bytes, reason: str, now: int) -> None:
         self._count("bans")
+        self._banned_in_turn.add(peer)
         self._report("peer banned", {"peer": peer.hex(), "reason": reason, "ban_ms": BAN_MS})
         self._votes.ban(peer, now + BAN_MS)
         self._sync.ban(peer, now + BAN_MS)
 
     def _show(self) -> None:
-        connected = self._votes.connected() | self._sync.connected()
+        votes, sync = self._votes.connected(), self._sync.connected()
+        self._shown_by_link = {"votes": votes, "sync": sync}
+        connected = votes | sync
         for key in sorted(connected - self._shown):
             self._report("peer connected", {"peer": key.hex()})
         for key in sorted(self._shown - connected):

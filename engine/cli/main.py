@@ -7,12 +7,13 @@ import click
 
 from engine.cli.dev import dev
 from engine.cli.exits import ExitCode
+from engine.cli.genesis import genesis
+from engine.cli.gossip import gossip
 from engine.cli.home import export, init, snapshot
 from engine.cli.node import config, doctor, run
 from engine.cli.wallet import account, balance, block, key, send, transaction
-from engine_api.types import SetupError
 from kernels.backend import DeviceUnavailable
-from runtime.errors import ExplainedError
+from runtime.command_line import run_command_line
 
 PROGRAM = "python -m engine"
 
@@ -27,20 +28,14 @@ def commands() -> None:
 
 
 WALLET = (key, send, balance, account, transaction, block)
-for _command in (init, run, dev, config, doctor, snapshot, export, *WALLET):
+for _command in (init, run, dev, genesis, config, doctor, snapshot, export, gossip, *WALLET):
     commands.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code; what went wrong is written to stderr."""
     try:
-        code = commands.main(arguments, prog_name=PROGRAM, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        sys.stderr.write("stopped by the user\n")
-        return ExitCode.FAILED
+        return run_command_line(commands, arguments, program=PROGRAM)
     except DeviceUnavailable as error:
         sys.stderr.write(
             f"the device cannot be used\n  why: {error}\n"
@@ -48,15 +43,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "shows what this machine has\n  code: process.device\n"
         )
         return ExitCode.NO_DEVICE
-    except (ExplainedError, SetupError) as error:
-        sys.stderr.write(f"{error}\n")
-        return ExitCode.REFUSED
-    except OSError as error:
-        where = f"\n  where: {error.filename}" if error.filename else ""
-        sys.stderr.write(
-            f"the system refused a file or a socket{where}\n  why: {error.strerror or error}\n"
-            "  what to do: give this user access to it, or free disk space; then try again\n"
-            "  code: process.system\n"
-        )
-        return ExitCode.FAILED
-    return code if isinstance(code, int) else ExitCode.OK

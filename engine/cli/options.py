@@ -1,6 +1,5 @@
 """Options that several commands share: the home, the settings, JSON."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,15 @@ from typing import Any, TypeVar
 import click
 
 from engine.client import URL_DEFAULT
-from engine.config import KEYS, MEANINGS, Config, choices, flag, is_number, load_config
+from engine.config import LAYERS, Config, load_config
+from runtime import command_line as shared
+from runtime.command_line import FILE as FILE
+from runtime.command_line import FOLDER as FOLDER
+from runtime.command_line import json_option as json_option
+from runtime.command_line import print_json as print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
+settings_options = shared.settings_options(LAYERS)
 
 
 def home_option(command: F) -> F:
@@ -21,12 +24,6 @@ def home_option(command: F) -> F:
     decorate = click.option(
         "--home", type=FOLDER, required=True, metavar="DIR", help="folder of the chain"
     )
-    return decorate(command)
-
-
-def json_option(command: F) -> F:
-    """Add --json."""
-    decorate = click.option("--json", "is_json", is_flag=True, help="print JSON, for programs")
     return decorate(command)
 
 
@@ -56,25 +53,6 @@ def url_option(command: F) -> F:
     return decorate(command)
 
 
-def settings_options(command: F) -> F:
-    """Add --config and a flag for every key of node.toml."""
-    for key in reversed(KEYS):
-        words = choices(key)
-        kind = int if is_number(key) else str
-        command = click.option(
-            flag(key), key, type=click.Choice(words) if words else kind, help=MEANINGS[key]
-        )(command)
-    decorate = click.option(
-        "--config", "file", type=FILE, metavar="FILE", help="settings instead of node.toml in DIR"
-    )
-    return decorate(command)
-
-
 def read_config(home: Path, file: Path | None, flags: dict[str, str | int | None]) -> Config:
     """Return the settings from flags, environment and file; raises ConfigError."""
     return load_config(home, file=file, environment=os.environ, flags=flags)
-
-
-def print_json(value: Any) -> None:
-    """Write a value as indented JSON."""
-    click.echo(json.dumps(value, indent=2))

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -237,6 +237,10 @@ class Api:
                 "query.body_timeout",
                 f"the body did not arrive within {BODY_TIMEOUT_S} s",
                 "send it again, faster or in smaller parts",
+            ) from error
+        except ClientDisconnect as error:
+            raise bad_request(
+                "query.body_cut", "the client went before its body was there", "send it again"
             ) from error
         finally:
             self._bodies -= 1

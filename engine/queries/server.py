@@ -46,6 +46,9 @@ class QueryServer:
                 self._api,
                 access_log=False,
                 log_config=None,
+                # A stranger's bad request is answered with 400; a line of the log for each of them
+                # would be a way to fill the disk. What fails inside the node is still written.
+                log_level="error",
                 lifespan="off",
                 server_header=False,
                 proxy_headers=False,

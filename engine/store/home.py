@@ -4,9 +4,6 @@
 Spec: spec/storage.md#home.
 """
 
-import errno
-import fcntl
-import os
 import struct
 from pathlib import Path
 
@@ -18,12 +15,12 @@ from engine.store.disk import write_file
 from engine.store.errors import FULL_ERRNOS, StoreError, damaged, full, unwritable
 from engine.store.genesis_copy import write_genesis
 from engine.store.segment import CHECK_BYTES
+from runtime.lock import LOCK_NAME, FolderInUse, FolderLock
 
 STORE_VERSION = 1
 """of everything in a home; greater ones are refused"""
 FORMAT_MAGIC = b"TOSHOME\0"
 FORMAT_NAME = "FORMAT"
-LOCK_NAME = "LOCK"
 FOLDERS = (
     "genesis", "rows", "blocks", "history", "snapshots", "transactions", "accounts", "bad_blocks",
 )  # fmt: skip
@@ -51,7 +48,7 @@ def create_home(folder: Path, genesis: Genesis) -> None:
                 "home_not_empty", folder, f"the folder holds {strange[0]!r}",
                 "a home is made in an empty folder", "choose an empty or a new folder",
             )  # fmt: skip
-        with HomeLock(folder):
+        with lock_home(folder):
             for name in FOLDERS:
                 (folder / name).mkdir(mode=0o700, exist_ok=True)
             write_genesis(folder / "genesis", genesis)
@@ -104,46 +101,20 @@ def check_chain(folder: Path, found: bytes, wanted: bytes) -> None:
         )  # fmt: skip
 
 
-class HomeLock:
-    """Keeps every other process out of a home until it is released or this process ends."""
-
-    def __init__(self, folder: Path) -> None:
-        """Take the lock; raises StoreError (`store.locked`) that names who has it."""
-        path = folder / LOCK_NAME
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            if error.errno in FULL_ERRNOS:
-                raise full(folder, error.strerror or str(error)) from error
-            raise unwritable(folder, error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._file, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._file)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise unwritable(folder, error) from error
-            raise _refused(
-                "locked", path, f"the process {holder or '(unknown)'} has this home open",
-                "two processes would write over each other",
-                "stop that process, or name another home",
-            ) from error  # fmt: skip
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
-
-    def __enter__(self) -> "HomeLock":
-        """Return the lock, which is held already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Release it."""
-        self.release()
-
-    def release(self) -> None:
-        """Let others in; does nothing the second time."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+def lock_home(folder: Path) -> FolderLock:
+    """Keep every other process out of a home; raises StoreError (`store.locked`) naming who is."""
+    try:
+        return FolderLock(folder)
+    except FolderInUse as error:
+        raise _refused(
+            "locked", error.path, f"the process {error.holder} has this home open",
+            "two processes would write over each other",
+            "stop that process, or name another home",
+        ) from error  # fmt: skip
+    except OSError as error:
+        if error.errno in FULL_ERRNOS:
+            raise full(folder, error.strerror or str(error)) from error
+        raise unwritable(folder, error) from error
 
 
 def _refused(code: str, where: Path, what: str, why: str, what_to_do: str) -> StoreError:

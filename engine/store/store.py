@@ -28,7 +28,7 @@ from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
 from engine.store.errors import StoreFull, full, not_final, parent_unknown, store_failed, unwritable
 from engine.store.genesis_copy import read_genesis
 from engine.store.history import History, delta_of, encode_history
-from engine.store.home import HomeLock, check_chain, create_home, read_format
+from engine.store.home import check_chain, create_home, lock_home, read_format
 from engine.store.indexes import HistoryPage, Place
 from engine.store.recovery import FINALIZED, HEAD, forget_abandoned, open_rows, recover
 from engine.store.rows import BlockRow, Pointer, Reader
@@ -39,6 +39,7 @@ from engine.store.upkeep import Upkeep
 from engine.store.values import AppendTicket, FinalBlock, StoredBlock, durable_ticket
 from kernels.backend import Backend
 from kernels.layout import U8, U32
+from runtime.lock import FolderLock
 
 ROWS_SPARE_BYTES = 2**17
 """What one commit of rows may add to their file, about."""
@@ -50,7 +51,7 @@ class Store:
     """A home that this process has open."""
 
     def __init__(
-        self, home: Path, config: StoreConfig, lock: HomeLock, genesis_hash: bytes
+        self, home: Path, config: StoreConfig, lock: FolderLock, genesis_hash: bytes
     ) -> None:
         """Open what stands in a home that is locked; `Store.open` is the way in."""
         self.home = home
@@ -110,7 +111,7 @@ class Store:
         found = read_format(home)
         if genesis_hash is not None:
             check_chain(home, found, genesis_hash)
-        lock = HomeLock(home)
+        lock = lock_home(home)
         try:
             return cls(home, config or StoreConfig(), lock, found)
         except BaseException as error:

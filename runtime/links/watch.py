@@ -68,12 +68,16 @@ class Watch:
         return len(self._connections)
 
     def accepted(self, fd: int, now_ms: int) -> None:
-        """Note a connection that libzmq accepted, unless it has gone already."""
+        """Note a connection that libzmq accepted, unless it has gone or is known already.
+
+        libzmq's word of it may come after its first frames, which have proved it since.
+        """
         with held(fd) as duplicate:
-            if duplicate is not None:
-                self._connections[fd] = Connection(
-                    fd=fd, names=names_of(duplicate), since_ms=now_ms
-                )
+            if duplicate is None:
+                return
+            names, known = names_of(duplicate), self._connections.get(fd)
+            if known is None or known.names != names:
+                self._connections[fd] = Connection(fd=fd, names=names, since_ms=now_ms)
 
     def get(self, fd: int) -> Connection | None:
         """Return the connection with this descriptor, if it is still the same."""
@@ -140,13 +144,25 @@ class Watch:
 @contextlib.contextmanager
 def held(fd: int) -> Iterator[socket.socket | None]:
     """Yield a socket on a duplicate of a descriptor; None: there is no connection behind it."""
-    try:
-        duplicate = socket.socket(fileno=os.dup(fd))
-    except OSError:
+    duplicate = _duplicate(fd)
+    if duplicate is None:
         yield None
         return
     with duplicate:
         yield duplicate if names_of(duplicate) != (None, None) else None
+
+
+def _duplicate(fd: int) -> socket.socket | None:
+    try:
+        copied_fd = os.dup(fd)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=copied_fd)
+    except OSError:
+        # The number stands for something else by now, a file or an event.
+        os.close(copied_fd)
+        return None
 
 
 def names_of(connection: socket.socket) -> tuple[object, object]:

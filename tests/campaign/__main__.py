@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from bench.machine import describe
-from tests.campaign import fuzz, fuzz_links, fuzz_socket
-from tests.campaign.kills import Campaign
+from tests.campaign import fuzz, fuzz_links, fuzz_open, fuzz_socket
+from tests.campaign import network as kills_network
+from tests.campaign.kills import Campaign, Tally
 
 JSON = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -22,7 +23,7 @@ KILLS_SETTINGS = ("--snapshot-every", "25", "--keep-blocks", "200")
 
 @click.group()
 def commands() -> None:
-    """Long tries against a real executor."""
+    """Long tries against a real executor, or a network of validators."""
 
 
 @commands.command()
@@ -32,12 +33,27 @@ def commands() -> None:
 )
 @click.option("--json", "json_path", type=JSON, default=None)
 @click.option("--folder", type=FOLDER, default=None, help="on the disk to be tried; temporary")
-def kills(minutes: float, seed: int | None, json_path: Path | None, folder: Path | None) -> None:
-    """Kill an executor under load at random instants, and check what it kept after each."""
+@click.option("--network", "is_network", is_flag=True, help="of four validators, not one executor")
+@click.option("--base-port", type=click.IntRange(1_024, 60_000), default=21_000, show_default=True)
+def kills(
+    minutes: float,
+    seed: int | None,
+    json_path: Path | None,
+    folder: Path | None,
+    is_network: bool,
+    base_port: int,
+) -> None:
+    """Kill processes under load at random instants, and check what they kept after each."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="kills-", dir=folder))
     start_s = time.monotonic()
-    tally = Campaign(base, drawn, KILLS_SETTINGS).run(minutes=minutes)
+    tally: kills_network.Tally | Tally
+    if is_network:
+        place = base / "network"
+        campaign = kills_network.NetworkCampaign(place, drawn, base_port=base_port, minutes=minutes)
+        tally = campaign.run()
+    else:
+        tally = Campaign(base, drawn, KILLS_SETTINGS).run(minutes=minutes)
     result = asdict(tally) | {
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
@@ -51,24 +67,36 @@ def kills(minutes: float, seed: int | None, json_path: Path | None, folder: Path
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), required=True)
 @click.option("--seed", type=int, default=None)
 @click.option("--messages", type=click.IntRange(0), default=100_000, help="through the socket")
+@click.option("--requests", type=click.IntRange(0), default=10_000, help="over HTTP")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, help="that decode")
 @click.option("--json", "json_path", type=JSON, default=None)
 def fuzz_command(
-    minutes: float, seed: int | None, messages: int, processes: int, json_path: Path | None
+    minutes: float,
+    seed: int | None,
+    messages: int,
+    requests: int,
+    processes: int,
+    json_path: Path | None,
 ) -> None:
-    """Feed foreign bytes to every decoder, to the socket of a real executor, and to a mesh."""
+    """Feed foreign bytes to every decoder, to all sockets of a real executor, and to a mesh."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))
     start_s = time.monotonic()
-    sockets = fuzz_socket.run(base, drawn, messages)
+    sockets = fuzz_socket.run(_folder(base, "socket"), drawn, messages)
+    opened = fuzz_open.run(_folder(base, "open"), drawn, requests)
     left_s = max(2.0, 60 * minutes - (time.monotonic() - start_s))
     links = fuzz_links.run(drawn, seconds=left_s / 2)
-    left_s /= 2
-    decoders = fuzz.run_processes(drawn, seconds=left_s, processes=processes)
-    violations = [*sockets.violations, *links.violations, *decoders.violations]
+    decoders = fuzz.run_processes(drawn, seconds=left_s / 2, processes=processes)
+    violations = [
+        *sockets.violations,
+        *opened.violations,
+        *links.violations,
+        *decoders.violations,
+    ]
     result = {
         "decoders": asdict(decoders),
         "socket": asdict(sockets),
+        "open": asdict(opened),
         "links": asdict(links),
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
@@ -76,6 +104,12 @@ def fuzz_command(
     }
     report(result, json_path)
     finish(violations, base)
+
+
+def _folder(base: Path, name: str) -> Path:
+    path = base / name
+    path.mkdir()
+    return path
 
 
 def report(result: dict[str, Any], path: Path | None) -> None:

@@ -47,6 +47,7 @@ from engine_api.types import (
     Versions,
 )
 from spec import oracle
+from tests.campaign import fuzz_gossip
 from tests.campaign.chain import OracleChain
 from tests.campaign.mutate import mutate
 
@@ -113,6 +114,12 @@ def targets(rng: random.Random) -> list[Target]:
         Target(name="token", decode=decode_token, examples=[token], errors=(EngineApiError,)),
         Target(
             name="history", decode=decode_stored, examples=histories(rng), errors=(HistoryError,)
+        ),
+        Target(
+            name="gossip",
+            decode=fuzz_gossip.Conduct(rng),
+            examples=fuzz_gossip.examples(rng),
+            errors=fuzz_gossip.ERRORS,
         ),
         *message_targets(headers, blocks[2].payload),
     ]

@@ -20,12 +20,17 @@ def impossible() -> Page:
     raise OSError(5, "the disk is gone")
 
 
+def square(text: str) -> Page:
+    """Return the page of a number."""
+    return text_page(HTTPStatus.OK, str(int(text) ** 2))
+
+
 @pytest.fixture
 def server() -> Iterator[PageServer]:
     """Return a server with one page that is well and one that is not."""
     pages = {"/healthz": lambda: text_page(HTTPStatus.OK, "ok"), "/readyz": broken}
     pages["/metrics"] = impossible
-    made = PageServer("127.0.0.1:0", pages)
+    made = PageServer("127.0.0.1:0", pages, {"/squares/": square})
     made.start()
     yield made
     made.stop()
@@ -54,6 +59,17 @@ def test_pages_answer_with_their_status(server: PageServer) -> None:
     assert status == HTTPStatus.NOT_FOUND
     assert b"/healthz, /readyz" in body
     assert ask(server, "POST", "/healthz")[0] == HTTPStatus.NOT_IMPLEMENTED
+
+
+def test_a_page_below_a_prefix_is_given_the_rest_of_its_path(server: PageServer) -> None:
+    """The last part of the path is the parameter, also an empty one; there are no deeper ones."""
+    assert ask(server, "GET", "/squares/12") == (HTTPStatus.OK, b"144\n")
+    assert ask(server, "GET", "/squares/x")[0] == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert ask(server, "GET", "/squares/")[0] == HTTPStatus.INTERNAL_SERVER_ERROR
+    assert ask(server, "GET", "/squares/1/2")[0] == HTTPStatus.NOT_FOUND
+    status, body = ask(server, "GET", "/squares")
+    assert status == HTTPStatus.NOT_FOUND
+    assert b"/squares/..." in body
 
 
 def test_garbage_and_silence_do_not_stop_the_server(server: PageServer) -> None:

@@ -128,7 +128,29 @@ def test_load_is_counted_to_its_end(dev: Dev, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
+    assert found["counts"].pop("sent_again") == 0
     assert set(found["counts"].values()) == {600}
     assert found["refused"] == {}
     for name in ("accepted", "finalized"):
         assert found["latency_us"][name]["p50"] <= found["latency_us"][name]["p100"]
+
+
+def test_who_insists_loses_nothing(dev: Dev, tmp_path: Path) -> None:
+    """What a node does not take goes to the next one; a closed loop keeps its bound; all final."""
+    figures = tmp_path / "load.json"
+    command = [sys.executable, "bench/load.py", "--rate", "2000", "--duration", "1", "--insist"]
+    command += ["--accounts", "3", "--connections", "1", "--batch", "50", "--live"]
+    command += ["--in-flight", "400", "--url", dev.url, "--url", "http://127.0.0.1:9"]
+    done = subprocess.run(
+        [*command, "--json", str(figures)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [item["event"] for item in events if item["event"] != "progress"] == [
+        "start",
+        "sent",
+        "report",
+    ]
+    counts = json.loads(figures.read_text())["counts"]
+    assert counts["finalized"] == counts["accepted"] == counts["offered"] == 2_000
+    assert counts["sent_again"] > 0

@@ -1,0 +1,254 @@
+"""A home of consensus: what stands in it, and how it is made, key and journal in one step.
+
+    node.toml       settings, explained
+    chain.json      what all nodes agree on before the first block (`chain_file.py`)
+    genesis.json    as its makers wrote it, with its accounts file where it has one
+    keys/           validator.json: the key, readable by its owner alone; or transport.json
+    journal         what this validator signed (`journal.py`)
+    store/          final blocks
+    run/            addresses and logs of the processes that run
+    executor/       home of the executor that this node starts
+    LOCK            held by the process that has the home open
+
+W3: `create_home` writes the journal first and the key last, so that a key which is there has the
+journal that it began with; nothing else ever makes either. A home without a validator's key is a
+follower's. Spec: spec/consensus.md#journal.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from consensus.chain_file import CHAIN_NAME, ChainFile, parse_chain, read_chain
+from consensus.core.journal import empty_journal, observer_journal
+from consensus.journal import JournalDamaged, create_journal, read_journal, sync_folder
+from runtime.errors import ExplainedError
+from runtime.keystore import KeyEntry, Keystore
+from runtime.lock import FolderInUse, FolderLock
+from runtime.settings import FILE_NAME, set_keys
+
+GENESIS_NAME = "genesis.json"
+JOURNAL_NAME = "journal"
+VALIDATOR_NAME = "validator"
+TRANSPORT_NAME = "transport"
+ACCOUNTS_SUFFIX = "-accounts.arrow"
+COMMAND_MAX_S = 600
+"""for a command of the executor: a genesis of ten million accounts takes its time"""
+
+
+class HomeError(ExplainedError):
+    """A home that cannot be made or opened. Codes begin with `home.`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The places in a home; nothing is read or written by naming them."""
+
+    folder: Path
+
+    @property
+    def genesis(self) -> Path:
+        """Genesis as its makers wrote it."""
+        return self.folder.joinpath(GENESIS_NAME)
+
+    @property
+    def journal(self) -> Path:
+        """What this validator signed."""
+        return self.folder.joinpath(JOURNAL_NAME)
+
+    @property
+    def executor(self) -> Path:
+        """Home of the own executor."""
+        return self.folder.joinpath("executor")
+
+    @property
+    def run(self) -> Path:
+        """What belongs to the processes that run."""
+        return self.folder.joinpath("run")
+
+    @property
+    def http_address(self) -> Path:
+        """Where the pages of the running node are, as text."""
+        return self.run.joinpath("http_address")
+
+    @property
+    def keys(self) -> Keystore:
+        """The keys."""
+        return Keystore(self.folder.joinpath("keys"))
+
+    def genesis_names(self) -> list[str]:
+        """Return the names of the files of the genesis."""
+        accounts = self.folder.glob(f"*{ACCOUNTS_SUFFIX}")
+        return [GENESIS_NAME, *sorted(path.name for path in accounts)]
+
+    def is_made(self) -> bool:
+        """Say whether this is a home: `create_home` writes the key last."""
+        return self.entry() is not None
+
+    def entry(self) -> KeyEntry | None:
+        """Return the key of the node, a validator's or a follower's; None where there is none."""
+        names = self.keys.names()
+        for name in (VALIDATOR_NAME, TRANSPORT_NAME):
+            if name in names:
+                return self.keys.get(name)
+        return None
+
+    def is_follower(self) -> bool:
+        """Say whether the home has no validator's key."""
+        return VALIDATOR_NAME not in self.keys.names()
+
+    def chain(self) -> ChainFile:
+        """Return what all nodes agree on; raises ChainError."""
+        return read_chain(self.folder.joinpath(CHAIN_NAME))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewHome:
+    """What a home is made of."""
+
+    genesis: Path
+    chain: bytes
+    """chain.json, as the executor's command printed it"""
+    key_name: str
+    """VALIDATOR_NAME, or TRANSPORT_NAME for a follower"""
+    seed: bytes
+    password: str | None
+    observer_since_ms: int | None
+    """W3: for a key that may have signed elsewhere, the wall time of now; None for a new key"""
+    settings: str
+    """text of node.toml"""
+    executor_settings: Mapping[str, str | int]
+
+
+def create_home(home: Home, new: NewHome) -> KeyEntry:
+    """Make a home in a folder that is none yet; what was cut off is made anew by a repetition.
+
+    Raises HomeError, KeystoreError, OSError.
+    """
+    folder = home.folder
+    parse_chain(new.chain, str(new.genesis))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with lock_home(home):
+        if home.is_made():
+            raise HomeError(
+                "home.exists",
+                what="this is the home of a node already",
+                where=str(folder),
+                why="a home is made once, with its key and its journal",
+                what_to_do="start it with `python -m consensus run`, or choose another --home",
+            )
+        _prepare_journal(home.journal)
+        folder.joinpath(CHAIN_NAME).write_bytes(new.chain)
+        _copy_genesis(new.genesis, home.genesis)
+        settings_path = folder.joinpath(FILE_NAME)
+        if not settings_path.exists():
+            settings_path.write_text(new.settings)
+        _create_executor(home, new)
+        is_new = new.observer_since_ms is None
+        create_journal(
+            home.journal,
+            empty_journal() if is_new else observer_journal(new.observer_since_ms or 0),
+        )
+        entry = home.keys.add(new.key_name, new.seed, new.password)
+        sync_folder(home.keys.folder)
+        sync_folder(folder)
+    return entry
+
+
+def lock_home(home: Home) -> FolderLock:
+    """Keep every other process out; raises HomeError that names who is in."""
+    try:
+        return FolderLock(home.folder)
+    except FolderInUse as error:
+        raise HomeError(
+            "home.locked",
+            what=f"the process {error.holder} has this home open",
+            where=str(error.path),
+            why="two processes would sign with one key",
+            what_to_do="stop that process, or name another home",
+        ) from error
+
+
+def describe_genesis(genesis: Path) -> bytes:
+    """Return chain.json of a genesis, printed by the executor's command. Raises HomeError."""
+    return ask_executor("genesis", "show", "--genesis", str(genesis), "--json")
+
+
+def ask_executor(*arguments: str) -> bytes:
+    """Run a command of the executor and return what it printed; raises HomeError with its words."""
+    command = [sys.executable, "-m", "engine", *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=COMMAND_MAX_S,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise _failed(arguments, f"it does not end within {COMMAND_MAX_S} s") from error
+    if done.returncode:
+        raise _failed(arguments, done.stderr.decode("utf-8", "replace").strip())
+    return done.stdout
+
+
+def executor_command(home: Home, device: str) -> Sequence[str]:
+    """Return how the executor of a home is started."""
+    return (
+        sys.executable, "-m", "engine", "run", "--home", str(home.executor.absolute()),
+        "--device", device,
+    )  # fmt: skip
+
+
+def _failed(arguments: Sequence[str], why: str) -> HomeError:
+    return HomeError(
+        "home.executor_command",
+        what=f"the executor's command `{' '.join(arguments[:2])}` failed",
+        where=f"python -m engine {' '.join(arguments)}",
+        why=why or "it said nothing",
+        what_to_do="put right what it says, then try again",
+    )
+
+
+def _prepare_journal(path: Path) -> None:
+    """Remove the journal of a creation that was cut off; refuse one that somebody signed with."""
+    if not path.exists():
+        return
+    try:
+        records = read_journal(path).records
+    except JournalDamaged as error:
+        raise _orphan(path, str(error)) from error
+    is_fresh = records == empty_journal() or (
+        len(records) == len(observer_journal(0)) and records[1][:1] == observer_journal(0)[1][:1]
+    )
+    if not is_fresh:
+        raise _orphan(path, f"it holds {len(records)} records")
+    path.unlink()
+
+
+def _orphan(path: Path, why: str) -> HomeError:
+    return HomeError(
+        "home.journal_without_key",
+        what="there is a journal without the key that it belongs to",
+        where=str(path),
+        why=f"{why}; whoever loses a journal may sign twice",
+        what_to_do="bring keys/validator.json back, or choose another --home for a new key",
+    )
+
+
+def _copy_genesis(source: Path, target: Path) -> None:
+    """Copy genesis and the accounts file beside it, if there is one."""
+    if source.resolve() == target.resolve():
+        return
+    accounts = source.with_name(f"{source.stem}{ACCOUNTS_SUFFIX}")
+    if accounts.exists():
+        shutil.copyfile(accounts, target.with_name(accounts.name))
+    shutil.copyfile(source, target)
+
+
+def _create_executor(home: Home, new: NewHome) -> None:
+    """Make the executor's home, unless a creation that was cut off had made it."""
+    if not home.executor.joinpath("FORMAT").exists():
+        ask_executor("init", "--genesis", str(new.genesis), "--home", str(home.executor))
+    path = home.executor.joinpath(FILE_NAME)
+    path.write_text(set_keys(path.read_text(), new.executor_settings))

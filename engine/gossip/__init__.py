@@ -1,0 +1,1 @@
+"""Transactions that wait, passed on between executors. Spec: spec/gossip.md."""

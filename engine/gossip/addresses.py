@@ -1,0 +1,103 @@
+"""The key by which peers know a node, and who its peers are.
+
+The key is no account and no validator: it proves a connection and signs nothing of value. It is
+made when it is first asked for and stays in the home. Peers list each other on both sides.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from engine.constants import KEY_BYTES
+from engine.gossip.known import PEERS_MAX
+from runtime.errors import ExplainedError
+from runtime.keypair import SEED_BYTES, KeyPair
+
+KEY_PATH = Path("keys", "gossip.key")
+"""in the home: 64 hex digits of the seed and a line feed"""
+TCP = "tcp://"
+PORT_MAX = 65_535
+
+
+class GossipError(ExplainedError):
+    """A key or a list of peers that cannot be used. Codes begin with `gossip.`"""
+
+
+def open_key(home: Path) -> KeyPair:
+    """Return the transport key of a home, made if there is none. Raises GossipError."""
+    path = home.joinpath(KEY_PATH)
+    try:
+        if not path.exists():
+            _make(path)
+        text = path.read_text(encoding="ascii", errors="replace")
+    except OSError as error:
+        raise GossipError(
+            "gossip.key_unreadable",
+            what="the transport key cannot be read or made",
+            where=str(path),
+            why=error.strerror or str(error),
+            what_to_do="let this user read and write the folder",
+        ) from error
+    digits = text.strip()
+    if len(digits) != 2 * SEED_BYTES or not set(digits) <= set("0123456789abcdef"):
+        raise GossipError(
+            "gossip.key",
+            what="this file holds no key",
+            where=str(path),
+            why=f"it is not {2 * SEED_BYTES} hex digits",
+            what_to_do="restore it, or remove it: a new one is made, which peers have to be told",
+        )
+    return KeyPair.of(bytes.fromhex(digits))
+
+
+def _make(path: Path) -> None:
+    """Write a fresh seed that others cannot read, whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = path.with_suffix(f".{secrets.token_hex(4)}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(SEED_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def parse_peers(text: str) -> dict[bytes, str]:
+    """Return key -> address of `KEY@tcp://HOST:PORT ...`. Raises GossipError."""
+    peers: dict[bytes, str] = {}
+    for entry in text.split():
+        digits, _, address = entry.partition("@")
+        if len(digits) != 2 * KEY_BYTES or not set(digits) <= set("0123456789abcdef"):
+            raise _bad_peer(entry, f"no key of {2 * KEY_BYTES} hex digits stands before @")
+        check_address(address, entry)
+        key = bytes.fromhex(digits)
+        if key in peers:
+            raise _bad_peer(entry, "the key stands there twice")
+        peers[key] = address
+    if len(peers) > PEERS_MAX:
+        raise _bad_peer(f"{len(peers)} peers", f"{PEERS_MAX} are the most")
+    return peers
+
+
+def check_address(address: str, entry: str) -> None:
+    """Raise GossipError for anything but `tcp://HOST:PORT`."""
+    host, _, port = address.removeprefix(TCP).rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and int(port) <= PORT_MAX
+    if not address.startswith(TCP) or not host or not is_port:
+        raise _bad_peer(entry, "the address is not tcp://HOST:PORT")
+
+
+def _bad_peer(entry: str, why: str) -> GossipError:
+    return GossipError(
+        "gossip.peers",
+        what=f"gossip cannot use {entry[:120]!r}",
+        where="gossip_listen or gossip_peers",
+        why=why,
+        what_to_do="write KEY@tcp://HOST:PORT for each peer, separated by spaces; "
+        "the key of a node is printed by `python -m engine gossip key --home DIR`",
+    )

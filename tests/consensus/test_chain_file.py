@@ -1,0 +1,70 @@
+"""chain.json: what it gives, and what is refused of one that was changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consensus.chain_file import FILE_BYTES_MAX, ChainError, parse_chain, read_chain
+from consensus.core.types import Parameters
+
+NAMES = tuple(Parameters.__dataclass_fields__)
+
+
+def example() -> dict[str, Any]:
+    """Return the file as JSON values."""
+    first = {"public_key": "01" * 32, "power": 1}
+    second = {"public_key": "02" * 32, "power": 2**62}
+    return {
+        "chain_id": 7,
+        "genesis_hash": "aa" * 32,
+        "params_hash": "bb" * 32,
+        "timestamp_ms": 5,
+        "address_prefix": "tos",
+        "symbol": "TOS",
+        "accounts": 3,
+        "parameters": {name: number + 1 for number, name in enumerate(NAMES)},
+        "validator_sets": [[first], [first, second]],
+    }
+
+
+def test_a_chain_is_what_the_file_says() -> None:
+    """Hashes and keys are bytes, and both sets are there."""
+    chain = parse_chain(json.dumps(example()).encode(), "here").chain
+    assert chain.genesis_hash == b"\xaa" * 32
+    assert chain.parameters.evidence_window_epochs == len(NAMES)
+    assert [len(members) for members in chain.validators] == [1, 2]
+    assert chain.validators[1][1].power == 2**62
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chain_id": 0},
+        {"chain_id": "7"},
+        {"genesis_hash": "aa"},
+        {"other": 1},
+        {"parameters": {}},
+        {"validator_sets": [[]]},
+        {"validator_sets": [[{"public_key": "01" * 32, "power": 0}]] * 2},
+        {"validator_sets": [[{"public_key": "01" * 32, "power": 1}] * 2] * 2},
+        {"validator_sets": [[{"public_key": f"0{n}" * 32, "power": 1} for n in (2, 1)]] * 2},
+    ],
+)
+def test_a_changed_file_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    """A file that lacks something, or has it in another form, says where it lies."""
+    path = tmp_path / "chain.json"
+    path.write_text(json.dumps(example() | change))
+    with pytest.raises(ChainError) as caught:
+        read_chain(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_too_large_is_refused(tmp_path: Path) -> None:
+    """No bytes of it are parsed."""
+    with pytest.raises(ChainError, match="No such file"):
+        read_chain(tmp_path / "chain.json")
+    (tmp_path / "chain.json").write_bytes(b" " * (FILE_BYTES_MAX + 1))
+    with pytest.raises(ChainError, match="more than"):
+        read_chain(tmp_path / "chain.json")

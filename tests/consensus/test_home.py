@@ -1,0 +1,152 @@
+"""A home is made once, key and journal in one step; what was cut off can be repeated."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from consensus.core import journal as core
+from consensus.home import (
+    TRANSPORT_NAME,
+    VALIDATOR_NAME,
+    Home,
+    HomeError,
+    NewHome,
+    ask_executor,
+    create_home,
+    describe_genesis,
+    lock_home,
+)
+from consensus.journal import create_journal, read_journal
+from runtime.keypair import KeyPair
+from runtime.keystore import KeystoreError
+
+SEED = bytes(range(32))
+PAIR = KeyPair.of(SEED)
+
+
+@pytest.fixture(scope="module")
+def genesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a genesis of one validator, with an accounts file."""
+    folder = tmp_path_factory.mktemp("genesis")
+    members = folder / "validators.json"
+    members.write_text(json.dumps([{"public_key": f"0x{PAIR.public_key.hex()}", "power": 1}]))
+    path = folder / "genesis.json"
+    ask_executor(
+        "genesis", "new", "--out", str(path), "--validators", str(members), "--accounts", "10001"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def chain(genesis: Path) -> bytes:
+    """Return its chain.json."""
+    return describe_genesis(genesis)
+
+
+def new_home(genesis: Path, chain: bytes, since_ms: int | None = None) -> NewHome:
+    """Return what the homes of this file are made of."""
+    return NewHome(
+        genesis=genesis,
+        chain=chain,
+        key_name=VALIDATOR_NAME,
+        seed=SEED,
+        password=None,
+        observer_since_ms=since_ms,
+        settings="# nothing\n",
+        executor_settings={"query_address": "", "a_new_key": "x"},
+    )
+
+
+def test_a_home_is_complete(tmp_path: Path, genesis: Path, chain: bytes) -> None:
+    """Key, journal, chain, genesis with its accounts, settings and the executor's home."""
+    home = Home(folder=tmp_path / "h")
+    entry = create_home(home, new_home(genesis, chain))
+    assert entry.public_key == PAIR.public_key
+    assert stat.S_IMODE(entry.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.folder.stat().st_mode) == 0o700
+    assert read_journal(home.journal).records == core.empty_journal()
+    assert home.chain().accounts == 10_001
+    assert home.chain().validator_sets[0][0].public_key == PAIR.public_key.hex()
+    assert describe_genesis(home.genesis) == chain
+    text = home.executor.joinpath("node.toml").read_text()
+    assert 'query_address = ""' in text
+    assert 'a_new_key = "x"' in text
+    assert not home.is_follower()
+    with pytest.raises(HomeError) as caught:
+        create_home(home, new_home(genesis, chain))
+    assert caught.value.code == "home.exists"
+
+
+def test_an_imported_key_begins_as_an_observer(tmp_path: Path, genesis: Path, chain: bytes) -> None:
+    """Its journal says since when, so that what it signed elsewhere is outlived."""
+    home = Home(folder=tmp_path)
+    create_home(home, new_home(genesis, chain, since_ms=1_234))
+    replayed = core.replay(read_journal(home.journal).records)
+    assert replayed.observer_since_ms == 1_234
+
+
+def test_a_creation_that_was_cut_off_is_repeated(
+    tmp_path: Path, genesis: Path, chain: bytes
+) -> None:
+    """Without a key there was no node: the journal of the first try has signed nothing."""
+    home = Home(folder=tmp_path)
+    entry = create_home(home, new_home(genesis, chain, since_ms=5))
+    entry.path.unlink()
+    assert not home.is_made()
+    create_home(home, new_home(genesis, chain))
+    assert read_journal(home.journal).records == core.empty_journal()
+
+
+def test_a_journal_that_somebody_signed_with_is_kept(
+    tmp_path: Path, genesis: Path, chain: bytes
+) -> None:
+    """Whoever moved the key away does not lose the journal that belongs to it."""
+    home = Home(folder=tmp_path)
+    records = (*core.empty_journal(), b"\x02 a vote")
+    create_journal(home.journal, records)
+    with pytest.raises(HomeError) as caught:
+        create_home(home, new_home(genesis, chain))
+    assert caught.value.code == "home.journal_without_key"
+    assert read_journal(home.journal).records == records
+    home.journal.write_bytes(b"garbage")
+    with pytest.raises(HomeError) as caught:
+        create_home(home, new_home(genesis, chain))
+    assert caught.value.code == "home.journal_without_key"
+    assert home.journal.read_bytes() == b"garbage"
+
+
+def test_keys_of_a_wallet_are_no_node(tmp_path: Path) -> None:
+    """A folder of other keys is no home; a transport key makes a follower's."""
+    home = Home(folder=tmp_path)
+    home.keys.add("alice", SEED, None)
+    assert not home.is_made()
+    home.keys.add(TRANSPORT_NAME, SEED, None)
+    assert (home.is_made(), home.is_follower()) == (True, True)
+    entry = home.entry()
+    assert entry is not None
+    assert entry.name == TRANSPORT_NAME
+
+
+def test_a_home_is_opened_once(tmp_path: Path) -> None:
+    """The second one is told who has it."""
+    home = Home(folder=tmp_path)
+    with lock_home(home), pytest.raises(HomeError) as caught:
+        lock_home(home)
+    assert caught.value.code == "home.locked"
+    lock_home(home).release()
+
+
+def test_what_the_executor_says_is_passed_on(tmp_path: Path, chain: bytes) -> None:
+    """A genesis that it refuses makes no home, and its words are shown."""
+    bad = tmp_path / "genesis.json"
+    bad.write_text("{}")
+    with pytest.raises(HomeError, match=r"genesis\.field"):
+        describe_genesis(bad)
+    home = Home(folder=tmp_path / "h")
+    with pytest.raises(HomeError, match=r"genesis\.field"):
+        create_home(home, new_home(bad, chain))
+    assert not home.is_made()
+    with pytest.raises(KeystoreError):
+        home.keys.get(VALIDATOR_NAME)

@@ -1,0 +1,304 @@
+"""The conduct of nodes in a network in memory: who gets what, who asks whom, who is banned."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from engine.gossip import core
+from engine.gossip.frames import HASHES_MAX, NOTHING, RECORDS_MAX, Kind, encode_frame, places_of
+from engine.gossip.peer import GossipLimits
+from tests.engine.gossip.net import FORGED, STEP_MS, UNFIT, Net, Node, hash_records, records_of
+
+
+def line(count: int, limits: GossipLimits | None = None) -> tuple[Net, list[Node]]:
+    """Return nodes of which each knows the next one."""
+    nodes = [Node(number + 1, limits) for number in range(count)]
+    net = Net(*nodes)
+    for one, other in pairwise(nodes):
+        net.join(one, other)
+    net.run(3)
+    return net, nodes
+
+
+def test_a_transaction_travels_down_a_line(rng: np.random.Generator) -> None:
+    """What a user sends to A waits at C after B judged it, and nobody sends it back."""
+    net, (a, b, c) = line(3)
+    net.submit(a, records_of(rng, 7_000))
+    net.run(1)
+    assert a.pool.records == b.pool.records == c.pool.records
+    assert len(b.pool.judged) == len(c.pool.judged) == 7_000
+    pushes = Counter(key for key, send in net.sent if send.kind == Kind.PUSH)
+    assert set(pushes) == {a.key, b.key}
+    assert b.gossip.counts["records_duplicate"] == 0
+
+
+def test_what_many_peers_send_is_judged_once(rng: np.random.Generator) -> None:
+    """Twelve peers push the same transactions, before and after they were judged."""
+    hub = Node(1)
+    peers = [Node(number) for number in range(2, 14)]
+    net = Net(hub, *peers)
+    for peer in peers:
+        net.join(hub, peer)
+    records = records_of(rng, 500)
+    frame = encode_frame(Kind.PUSH, records)
+    for peer in peers[:6]:
+        net.inject(peer, hub, frame)
+    assert hub.gossip.waiting_count == 500
+    net.judge(hub)
+    for peer in peers[6:]:
+        net.inject(peer, hub, frame)
+    net.run(3)
+    assert len(hub.pool.judged) == 500
+    assert hub.gossip.counts["records_duplicate"] == 11 * 500
+    assert len(hub.pool.records) == 500
+
+
+def test_those_who_sent_or_announced_are_not_sent_it(rng: np.random.Generator) -> None:
+    """A push goes to the peers that are not known to have it, and to each once."""
+    hub, sender, teller, other = (Node(number) for number in range(1, 5))
+    net = Net(hub, sender, teller, other)
+    for peer in (sender, teller, other):
+        net.join(hub, peer)
+    records = records_of(rng, 10)
+    net.inject(teller, hub, encode_frame(Kind.ANNOUNCE, hash_records(records)))
+    net.inject(sender, hub, encode_frame(Kind.PUSH, records))
+    net.judge(hub)
+    pushed = [send.peer for key, send in net.sent if key == hub.key and send.kind == Kind.PUSH]
+    assert pushed == [other.key]
+
+
+def test_a_flood_of_bad_signatures_is_banned_and_honest_ones_flow(
+    rng: np.random.Generator,
+) -> None:
+    """One bad signature bans its sender with all that waits; memory has its bound; others go on."""
+    limits = GossipLimits(batch_records=1_000, waiting_records=2 * RECORDS_MAX)
+    net, (a, b, c) = line(3, limits)
+    bad = Node(9)
+    net.nodes[bad.key] = bad
+    net.join(bad, b)
+    for _ in range(30):
+        net.inject(bad, b, encode_frame(Kind.PUSH, records_of(rng, 2_000, FORGED)))
+        assert b.gossip.waiting_count <= 4 * 2 * RECORDS_MAX
+    assert b.gossip.counts["records_deferred"] > 0
+    net.submit(a, records_of(rng, 300))
+    net.run(2)
+    assert [ban.peer for ban in b.bans] == [bad.key]
+    assert "SIGNATURE" in b.bans[0].reason
+    assert b.bans[0].until_ms == net.now_ms - STEP_MS + core.BAN_MS
+    assert b.gossip.waiting_count == 0
+    assert c.pool.records == b.pool.records == a.pool.records
+    assert b.gossip.counts["records_offending"] <= 1_000
+    assert b.gossip.counts["dropped_banned"] > 0
+    assert a.bans == c.bans == []
+
+
+def test_a_connection_that_is_full_for_a_moment_costs_nothing(rng: np.random.Generator) -> None:
+    """What it did not take is pushed again, all of it, without a question."""
+    net, (a, b) = line(2)
+    net.lost.add((a.key, b.key))
+    net.submit(a, records_of(rng, 30_000))
+    net.run(3)
+    net.lost.clear()
+    net.run(4)
+    assert b.pool.records == a.pool.records
+    assert {send.kind for _, send in net.sent} <= {Kind.PUSH, Kind.ASK, Kind.INVENTORY}
+
+
+def test_what_could_not_be_pushed_is_announced_and_fetched(rng: np.random.Generator) -> None:
+    """A connection that takes nothing for a while costs a question later, and no transaction."""
+    net, (a, b) = line(2)
+    net.lost.add((a.key, b.key))
+    net.submit(a, records_of(rng, 900))
+    net.run(core.PUSHED_AGAIN_MS // STEP_MS + 3)
+    assert not b.pool.records
+    net.lost.clear()
+    net.run(20)
+    assert b.pool.records == a.pool.records
+    kinds = Counter(send.kind for _, send in net.sent)
+    assert kinds[Kind.ANNOUNCE] == kinds[Kind.WANT] == kinds[Kind.FOUND] == 1
+
+
+def test_a_peer_that_comes_back_catches_up_by_inventory(rng: np.random.Generator) -> None:
+    """A node that was away learns page by page of all that waits elsewhere, once."""
+    net, (a, b) = line(2)
+    net.submit(a, records_of(rng, 100))
+    net.run(2)
+    net.part(a, b)
+    net.submit(a, records_of(rng, HASHES_MAX + 4_000))
+    net.submit(b, records_of(rng, 50))
+    net.run(2)
+    b.restart()
+    net.join(a, b)
+    net.run(40)
+    assert a.pool.records == b.pool.records
+    assert len(b.pool.judged) == len(b.pool.records)
+    assert a.gossip.counts["records_served"] == HASHES_MAX + 4_000
+    assert b.gossip.counts["unanswered"] == 0
+
+
+def test_what_a_full_backlog_lost_comes_with_the_next_inventory(rng: np.random.Generator) -> None:
+    """Dropped hashes are counted, and a regular inventory brings the transactions all the same."""
+    net, (a, b) = line(2, GossipLimits(backlog_hashes=10))
+    net.lost.add((a.key, b.key))
+    net.submit(a, records_of(rng, 100))
+    assert a.gossip.counts["dropped_backlog_full"] == 90
+    net.run(2)
+    net.lost.clear()
+    net.run(core.INVENTORY_EVERY_MS // STEP_MS + 10)
+    assert b.pool.records == a.pool.records
+
+
+def test_what_was_refused_is_not_asked_for_again_for_a_while(rng: np.random.Generator) -> None:
+    """A refusal holds for 10 s against announcements, costs the peer nothing, and then ends."""
+    net, (a, b) = line(2)
+    records = records_of(rng, 5, UNFIT)
+    hashes = hash_records(records)
+    for name, row in zip(hashes, records, strict=True):
+        a.pool.records[name.tobytes()] = row.tobytes()
+    announce = encode_frame(Kind.ANNOUNCE, hashes)
+    for _ in range(3):
+        net.inject(a, b, announce)
+        net.run(3)
+    assert (len(b.pool.judged), b.bans) == (5, [])
+    net.run(12_000 // STEP_MS)
+    net.inject(a, b, announce)
+    net.run(3)
+    assert len(b.pool.judged) == 10
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("garbage", "head"),
+        ("twins", "twice"),
+        ("unwanted", "not wanted"),
+        ("disorder", "out of order"),
+        ("standstill", "advance"),
+    ],
+)
+def test_what_no_honest_node_does_bans_at_once(
+    rng: np.random.Generator, what: str, reason: str
+) -> None:
+    """A malformed frame, twins, wrong answers: the sender is gone, and nothing was queued."""
+    net, (a, b) = line(2)
+    records = records_of(rng, 4)
+    hashes = hash_records(records)
+    order = hashes[np.argsort(places_of(hashes))]
+    place = int(places_of(order)[-1])
+    if what == "unwanted":
+        net.inject(b, a, encode_frame(Kind.ANNOUNCE, hashes[:3]))
+        net.perform(a, a.gossip.tick(net.now_ms))
+    if what in ("disorder", "standstill"):
+        net.lost.add((b.key, a.key))
+        net.part(a, b)
+        net.join(a, b)
+        net.run(1)
+    frames = {
+        "garbage": b"\x01",
+        "twins": encode_frame(Kind.PUSH, records[[0, 1, 0]]),
+        "unwanted": encode_frame(Kind.FOUND, records[2:]),
+        "disorder": encode_frame(Kind.INVENTORY, order[::-1]),
+        "standstill": encode_frame(Kind.INVENTORY, order, place),
+    }
+    net.inject(b, a, frames[what])
+    assert [ban.peer for ban in a.bans] == [b.key]
+    assert reason in a.bans[0].reason
+    assert a.gossip.waiting_count == 0
+
+
+def test_an_inventory_stays_above_what_was_asked_for(rng: np.random.Generator) -> None:
+    """The second page may not hold what belongs to the first."""
+    net, (a, b) = line(2)
+    net.lost.add((b.key, a.key))
+    net.part(a, b)
+    net.join(a, b)
+    net.run(1)
+    hashes = hash_records(records_of(rng, 6))
+    order = hashes[np.argsort(places_of(hashes))]
+    place = int(places_of(order)[2])
+    net.inject(b, a, encode_frame(Kind.INVENTORY, order[:3], place + 1))
+    net.run(1)
+    net.inject(b, a, encode_frame(Kind.FOUND, np.empty((0, 192), np.uint8)))
+    net.run(1)
+    assert not a.bans
+    net.inject(b, a, encode_frame(Kind.INVENTORY, order[2:]))
+    assert "out of order" in a.bans[0].reason
+
+
+@pytest.mark.parametrize("kind", [Kind.FOUND, Kind.INVENTORY, Kind.ASK])
+def test_answers_that_nobody_waits_for_add_up(kind: Kind) -> None:
+    """Five within a second are a ban; the same over minutes are none."""
+    for pause_steps, is_banned in ((0, True), (30_000 // STEP_MS, False)):
+        net, (a, b) = line(2)
+        net.lost.add((a.key, b.key))
+        items = np.empty((0, 192), np.uint8) if kind == Kind.FOUND else NOTHING
+        for _ in range(7):
+            if b.key in a.neighbours:
+                net.inject(b, a, encode_frame(kind, items))
+            net.run(pause_steps)
+        assert bool(a.bans) == is_banned
+
+
+def test_a_flood_of_pushes_is_dropped_and_then_banned(rng: np.random.Generator) -> None:
+    """Beyond the quota frames are dropped and counted; whoever goes on is banned."""
+    limits = GossipLimits(records_per_s=100, records_burst=200)
+    net, (a, b) = line(2, limits)
+    frame = encode_frame(Kind.PUSH, records_of(rng, 150))
+    net.inject(b, a, frame)
+    assert not a.bans
+    for _ in range(core.FLOOD_POINTS * 100):
+        net.inject(b, a, frame)
+    assert a.gossip.counts["dropped_quota"] == 100 * 150
+    assert "may push" in a.bans[0].reason
+
+
+def test_a_question_without_an_answer_ends(rng: np.random.Generator) -> None:
+    """A peer that announces and never answers delays no more than a question's time."""
+    net, (a, b) = line(2)
+    liar = Node(8)
+    net.nodes[liar.key] = liar
+    records = records_of(rng, 3)
+    hashes = hash_records(records)
+    net.join(a, liar)
+    net.lost.add((liar.key, a.key))
+    net.inject(liar, a, encode_frame(Kind.ANNOUNCE, hashes))
+    net.run(1)
+    for name, row in zip(hashes, records, strict=True):
+        b.pool.records[name.tobytes()] = row.tobytes()
+    net.inject(b, a, encode_frame(Kind.ANNOUNCE, hashes))
+    net.run(2)
+    assert not a.pool.records
+    net.run((core.ANSWER_MAX_MS + core.INVENTORY_EVERY_MS * 8) // STEP_MS)
+    assert len(a.pool.records) == 3
+    assert a.gossip.counts["unanswered"] >= 1
+    assert not a.bans
+
+
+def test_a_batch_that_could_not_be_judged_is_wanted_again(rng: np.random.Generator) -> None:
+    """When the pool cannot judge, the records are counted as dropped and may come again."""
+    net, (a, b) = line(2)
+    frame = encode_frame(Kind.PUSH, records_of(rng, 20))
+    net.inject(b, a, frame)
+    batch = a.gossip.take_batch()
+    assert batch is not None
+    net.perform(a, a.gossip.judged(batch, None, net.now_ms))
+    assert a.gossip.counts["dropped_not_judged"] == 20
+    net.inject(b, a, frame)
+    net.judge(a)
+    assert len(a.pool.records) == 20
+
+
+def test_every_peer_has_its_share_of_a_batch(rng: np.random.Generator) -> None:
+    """A peer with a long queue does not keep the others waiting."""
+    net, (a, b) = line(2, GossipLimits(batch_records=100))
+    other = Node(7)
+    net.nodes[other.key] = other
+    net.join(a, other)
+    net.inject(b, a, encode_frame(Kind.PUSH, records_of(rng, 5_000)))
+    net.inject(other, a, encode_frame(Kind.PUSH, records_of(rng, 30)))
+    batch = a.gossip.take_batch()
+    assert batch is not None
+    assert len(batch.records) == 100
+    assert dict(batch.origins)[other.key] == 30
