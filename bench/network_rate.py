@@ -100,6 +100,10 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
     "--connections", type=click.IntRange(1, 64), default=2, show_default=True, help="per validator"
 )
 @click.option(
+    "--in-flight", type=click.IntRange(1), default=200_000, show_default=True,
+    help="of the closed loop: transfers that may not be final yet",
+)  # fmt: skip
+@click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
     default=FOLDER_DEFAULT,

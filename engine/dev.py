@@ -27,6 +27,7 @@ from engine.writer import seconds
 from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
 from runtime.errors import ExplainedError
 from runtime.keypair import KeyPair
+from runtime.settings import Config as AnyConfig
 
 CHAIN_ID = 31_337
 ACCOUNTS_MAX = 10_000
@@ -98,7 +99,8 @@ def dev_config(query_address: str, log_level: str) -> Config:
         max_disk_bytes=DISK_BYTES_MAX,
         log_level=log_level,  # type: ignore[arg-type]  # one of the command line's choices
     )
-    return Config(settings=settings, origins={})
+    # The alias of engine/config.py cannot be called: a frozen value refuses typing's note on it.
+    return AnyConfig(settings=settings, origins={})
 
 
 class Finalizer:
