@@ -16,7 +16,10 @@ TEST_ARGS ?=
 WARM ?= kernels.warm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv run lanes test check bench bench-network proto lock
+# Whose Python runs `make gpu`; one that has the packages of the extra [gpu] needs no .venv-gpu.
+GPU_PYTHON ?=
+
+.PHONY: help venv venv-gpu run lanes test check bench bench-network gpu proto lock
 
 help:
 	@echo "make venv    install everything that is locked into .venv (again only when it changed)"
@@ -26,6 +29,8 @@ help:
 	echo "make check   lint, types, import directions, spelling"
 	echo "make bench   run every workload and kernel, keep the figures, compare with the last ones kept"
 	echo "make bench-network  find how much four validators finalize, and how soon at 80 % of it"
+	echo "make venv-gpu  install what a host with a GPU needs into .venv-gpu (requirements-gpu.lock)"
+	echo "make gpu     every test and benchmark that needs a GPU, figures kept in bench/results"
 	echo "make proto   write the protobuf code of the Engine API again, after engine.proto changed"
 	echo "make lock    resolve the dependencies again (maintainers)"
 
@@ -57,6 +62,17 @@ venv:
 	echo "$$want" > $(STAMP)
 	$(BIN)/python -m $(WARM)
 
+# The same for a host with a GPU, beside .venv: nothing of it is installed on any other.
+venv-gpu: venv
+	@want="$$( (pwd; cat requirements-gpu.lock pyproject.toml) | sha256sum | cut -d ' ' -f 1)"
+	if [ "$$(cat .venv-gpu/installed 2>/dev/null || true)" = "$$want" ]; then exit 0; fi
+	echo "make venv-gpu: installing what requirements-gpu.lock lists"
+	$(BIN)/python -m venv --clear .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --require-hashes -r requirements-gpu.lock
+	.venv-gpu/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	echo "$$want" > .venv-gpu/installed
+	.venv-gpu/bin/python -m $(WARM)
+
 run: venv
 	@$(BIN)/python bench/devnet.py --validators 4 --duration 90 --rate 5000 --expect-heights 150 \
 	    --home build/devnet --json build/devnet.json $(RUN_ARGS)
@@ -87,6 +103,9 @@ bench: venv
 	mv build/lanes.new.json build/lanes.json
 	$(BIN)/python bench/kernels.py --json build/kernels.json
 
+gpu: $(if $(GPU_PYTHON),,venv-gpu)
+	@$(or $(GPU_PYTHON),.venv-gpu/bin/python) bench/gpu.py
+
 proto: venv
 	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. engine_api/tos/engine.proto
 
@@ -96,9 +115,12 @@ lock:
 	    echo "make lock: uv is not installed; type: $(BIN)/python -m pip install uv" >&2
 	    exit 1
 	fi
-	"$$uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras \
-	    --no-header --output-file requirements.lock pyproject.toml $(LOCK_ARGS)
-	if grep -nE '://|--(extra-)?index' requirements.lock; then
+	settings="--quiet --universal --generate-hashes --python-version 3.11 --no-header"
+	"$$uv" pip compile $$settings --extra bench --extra dev \
+	    --output-file requirements.lock pyproject.toml $(LOCK_ARGS)
+	"$$uv" pip compile $$settings --extra bench --extra dev --extra gpu \
+	    --constraint requirements.lock --output-file requirements-gpu.lock pyproject.toml $(LOCK_ARGS)
+	if grep -nE '://|--(extra-)?index' requirements.lock requirements-gpu.lock; then
 	    echo "make lock: the lines above name a host; a lock must work with any index" >&2
 	    exit 1
 	fi

@@ -9,9 +9,10 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import blake3
 import numpy as np
@@ -38,7 +39,13 @@ from engine.types import (
     PublicKey,
     TimestampMs,
 )
-from kernels.backend import BackendName, open_backend
+from kernels.backend import (
+    Backend,
+    BackendName,
+    DeviceSettings,
+    DeviceUnavailable,
+    open_backend,
+)
 from kernels.layout import Changes
 
 STAGES = (
@@ -46,6 +53,8 @@ STAGES = (
     "commit",
 )
 ACCOUNTS_MAX = 2**32 - 2
+DEVICE = DeviceSettings(crossover_transactions=1, crossover_signatures=1, check_blocks=0)
+"""The gpu arm does everything on the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +96,8 @@ class ArmRun:
     resident_bytes_per_account: float
     peak_memory_bytes: int
     """largest size of the process while the arm ran, payloads included"""
+    device: dict[str, Any] | None = None
+    """what a device did in one more pass, see `device.figures`"""
 
 
 class Journal:
@@ -143,11 +154,14 @@ def run_arm(
     """Time one arm; `step` is called after each pass, `repeat` + 1 times.
 
     `is_signed`: every signature is verified inside the block; otherwise none is looked at.
-    Raises kernels.backend.DeviceUnavailable, and whatever a backend or the disk raises.
+    On a device payloads lie in pinned memory, and one more pass tells its work apart. Raises
+    kernels.backend.DeviceUnavailable, also for a device that fails or differs meanwhile: what the
+    CPU did in its stead is no figure of the device. Raises whatever a backend or the disk raises.
     """
     gc.collect()
     reset_peak_memory()
-    backend = open_backend(arm.backend, arm.threads if arm.backend == "cpu" else None)
+    threads = arm.threads if arm.backend == "cpu" else None
+    backend = open_backend(arm.backend, threads, device=DEVICE)
     state = State(
         workload.keys,
         workload.balances,
@@ -159,6 +173,7 @@ def run_arm(
     try:
         resident = state.resident_bytes / state.count
         runner = _Runner(state, workload, journal, is_signed=is_signed)
+        runner.hold_payloads(backend)
         first = runner.run(1 if is_signed else len(workload.payloads))
         passes = []
         for _ in range(repeat):
@@ -167,6 +182,9 @@ def run_arm(
             passes.append(runner.run(len(workload.payloads)))
         if step is not None:
             step()
+        figures = runner.device_figures(backend)
+        if backend.degraded:
+            raise DeviceUnavailable(backend.degraded)
         return ArmRun(
             arm=arm,
             pass_ns=tuple(item.wall_ns for item in passes),
@@ -178,6 +196,7 @@ def run_arm(
             commit_bytes_per_block=passes[0].commit_bytes // len(workload.payloads),
             resident_bytes_per_account=round(resident, 2),
             peak_memory_bytes=peak_memory_bytes(),
+            device=figures,
         )
     finally:
         journal.close()
@@ -203,7 +222,36 @@ class _Runner:
         self._journal = journal
         self._is_verified = None if is_signed else all_verified
         self._opening_hash = state.state_hash()
+        self._payloads: Sequence[bytes | memoryview] = workload.payloads
+        self._hold_ns = 0
         self.is_undone = True
+
+    def hold_payloads(self, backend: Backend) -> None:
+        """Put the payloads where a device takes them from, if the backend has one."""
+        if backend.name == "gpu":
+            from bench.device import pinned_payload  # needs Numba's part for devices
+            from kernels.gpu.backend import GpuBackend
+
+            assert isinstance(backend, GpuBackend), "the name says which backend it is"
+            start = time.perf_counter_ns()
+            self._payloads = [pinned_payload(backend, item) for item in self._workload.payloads]
+            self._hold_ns = time.perf_counter_ns() - start
+
+    def device_figures(self, backend: Backend) -> dict[str, Any] | None:
+        """Run once more with a meter in the device, if the backend has one."""
+        if backend.name != "gpu" or backend.degraded:
+            return None
+        from bench.device import bandwidths, figures
+        from kernels.gpu.backend import GpuBackend
+        from kernels.gpu.meter import Meter
+
+        assert isinstance(backend, GpuBackend), "the name says which backend it is"
+        copies = bandwidths(backend.device)
+        backend.device.meter = meter = Meter(time.perf_counter_ns)
+        self.run(len(self._payloads))
+        backend.device.meter = None
+        count = self._workload.payments.per_block * len(self._payloads)
+        return figures(meter.collect(), copies, count, self._hold_ns)
 
     def run(self, block_count: int) -> _Pass:
         """Execute the first `block_count` blocks, then undo them."""
@@ -215,7 +263,7 @@ class _Runner:
         gc.collect()
         gc.disable()
         try:
-            for height, payload in enumerate(self._workload.payloads[:block_count], start=1):
+            for height, payload in enumerate(self._payloads[:block_count], start=1):
                 start = time.perf_counter_ns()
                 outcome = execute_payload(
                     self._state,
@@ -278,7 +326,9 @@ def block_result(outcome: Outcome) -> BlockResult:
     )
 
 
-def _header(workload: Workload, height: int, payload: bytes, outcome: Outcome) -> bytes:
+def _header(
+    workload: Workload, height: int, payload: bytes | memoryview, outcome: Outcome
+) -> bytes:
     """Return the 400 bytes that are stored; what consensus would fill in stays zero."""
     return Header(
         chain_id=CHAIN_ID,

@@ -4,6 +4,8 @@
 - `libsodium`: its function from a compiled loop without the interpreter lock; the ratio's baseline
 - `libsodium from Python`: PyNaCl, one call per signature
 - `OpenSSL from Python`: the cryptography package, key from bytes and one call per signature
+- `device`, with `--gpu`: from the host's arrays to verdicts on the host, all copies included
+- `device, kernel alone`: one launch over rows that are on the device already
 
 Each repeat runs all paths one after the other, so that what else the machine does meets them all.
 Figures are medians over repeats; the ratio divides medians of the same threads and batch.
@@ -34,7 +36,8 @@ from rich.table import Table
 
 from bench import machine
 from kernels import signatures
-from kernels.backend import open_backend
+from kernels.backend import DeviceUnavailable, open_backend
+from kernels.gpu.ed25519 import DeviceVerifier, chunk_rows
 from kernels.host import read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8
@@ -46,6 +49,7 @@ SAMPLE_NS = 20_000_000
 """A sample repeats its batch until about so much time has passed."""
 BATCH_MAX = 1 << 20
 BASELINE = "libsodium"
+KERNEL = "device, kernel alone"
 WIDTH = 132
 """Columns of the table where no terminal says how wide it is."""
 
@@ -73,23 +77,36 @@ def read_numbers(_: click.Context, parameter: click.Parameter, value: str) -> li
               metavar="N,...", help="Thread counts. Default: 1 and all cores.")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(1), default=9, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
+@click.option("--gpu", is_flag=True, help="Also verify on the GPU; exits with 3 if there is none.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, writable=True, path_type=Path),
               help="Write all rows.")  # fmt: skip
 def main(
-    batches: list[int], threads: list[int], repeat: int, seed: int, json_file: Path | None
+    batches: list[int],
+    threads: list[int],
+    repeat: int,
+    seed: int,
+    gpu: bool,
+    json_file: Path | None,
 ) -> None:
     """Verify batches of signatures on every path and print signatures per second.
 
-    Exits with 2 for arguments that make no sense.
+    Exits with 2 for arguments that make no sense, with 3 if --gpu finds no device.
     """
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise click.UsageError(f"--json: {json_file.absolute().parent} is no folder")
+    try:
+        device = DeviceVerifier() if gpu else None
+    except DeviceUnavailable as error:
+        click.echo(f"ed25519.py: --gpu: {error}; without --gpu, only CPU paths run", err=True)
+        sys.exit(3)
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    described = machine.describe(Path())
+    described = machine.describe(Path(), device.device_name if device else None)
     console.print(machine.describe_text(described), highlight=False)
-    rows = run(batches, threads, repeat=repeat, seed=seed, described=described)
+    rows = run(batches, threads, repeat=repeat, seed=seed, described=described, device=device)
+    if device is not None:
+        device.close()
     console.print(f"cpu arm: path {signatures.choose_path()}, {MESSAGE_BYTES}-byte messages")
     console.print(as_table(rows))
     if json_file is not None:
@@ -102,15 +119,26 @@ def default_threads() -> str:
 
 
 def run(
-    batches: list[int], threads: list[int], *, repeat: int, seed: int, described: dict[str, Any]
+    batches: list[int],
+    threads: list[int],
+    *,
+    repeat: int,
+    seed: int,
+    described: dict[str, Any],
+    device: DeviceVerifier | None = None,
 ) -> list[dict[str, Any]]:
     """Measure every path for every thread count and batch; answers the rows of JSON."""
     signed = make_rows(max(batches), seed)
     rows = []
     for count in threads:
         for batch in batches:
-            part = tuple(array[:batch] for array in signed)
-            rates = measure(paths(part, count), batch, repeat)  # type: ignore[arg-type]
+            part = (signed[0][:batch], signed[1][:batch], signed[2][:batch])
+            verifiers = paths(part, count)
+            if device is not None:
+                verifiers["device"] = by_device(device, part)
+            rates = measure(verifiers, batch, repeat)
+            if device is not None and batch <= chunk_rows(MESSAGE_BYTES):
+                rates[KERNEL] = [batch * 1e9 / ns for ns in device.kernel_ns(*part, repeat)]
             base = statistics.median(rates[BASELINE])
             for name, values in rates.items():
                 median = statistics.median(values)
@@ -169,6 +197,15 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
         "libsodium from Python": by_each(verify_pynacl),
         "OpenSSL from Python": by_each(verify_openssl),
     }
+
+
+def by_device(device: DeviceVerifier, rows: Rows) -> Verify:
+    """Return what verifies all rows once on a device."""
+
+    def verify() -> None:
+        assert device.verify(*rows).all(), "all signatures are valid"
+
+    return verify
 
 
 def verify_pynacl(part: list[tuple[bytes, bytes, bytes]]) -> None:

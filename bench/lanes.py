@@ -167,9 +167,8 @@ def main(
     try:
         if plot_file is not None:
             require_matplotlib()
-        if gpu:
-            open_backend("gpu").close()
-        rows, is_match = run(settings)
+        device = device_name() if gpu else None
+        rows, is_match = run(settings, device)
     except DeviceUnavailable as error:
         click.echo(f"lanes.py: --gpu: {error}; without --gpu, only the CPU arms run", err=True)
         sys.exit(EXIT_NO_DEVICE)
@@ -182,12 +181,26 @@ def main(
     sys.exit(0 if is_match else EXIT_MISMATCH)
 
 
-def run(settings: Settings) -> tuple[list[dict[str, Any]], bool]:
-    """Run every workload; answers the rows of JSON and whether all arms agree."""
+def device_name() -> str:
+    """Return what the device calls itself; raises DeviceUnavailable."""
+    backend = open_backend("gpu")
+    from kernels.gpu.backend import GpuBackend  # needs Numba's part for devices
+
+    assert isinstance(backend, GpuBackend), "the name says which backend it is"
+    name = backend.device.name
+    backend.close()
+    return name
+
+
+def run(settings: Settings, device: str | None = None) -> tuple[list[dict[str, Any]], bool]:
+    """Run every workload; answers the rows of JSON and whether all arms agree.
+
+    device: the name of the accelerator, if an arm uses one.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    described = machine.describe(settings.directory)
+    described = machine.describe(settings.directory, device)
     console.print(machine.describe_text(described), highlight=False)
     rows: list[dict[str, Any]] = []
     is_match = True
@@ -212,6 +225,10 @@ def run(settings: Settings) -> tuple[list[dict[str, Any]], bool]:
             for item, difference in zip(runs, differences, strict=True)
         ]  # fmt: skip
         table.print_rows(console, of_workload)
+        if any("device" in item for item in of_workload):
+            from bench.device import print_figures  # needs Numba's part for devices
+
+            print_figures(console, of_workload)
         for item, difference in zip(runs, differences, strict=True):
             if difference is not None:
                 is_match = False

@@ -53,7 +53,7 @@ def row(
         "resident_bytes_per_account": run.resident_bytes_per_account,
         "peak_memory_bytes": run.peak_memory_bytes,
         "machine": machine,
-    }
+    } | ({} if run.device is None else {"device": run.device})
 
 
 def label(item: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from kernels.backend import CHECK_BLOCKS, CROSSOVER_TRANSACTIONS
 from runtime import settings
 from runtime.logs import LogFormat, LogLevel
 from runtime.settings import FILE_BYTES_MAX as FILE_BYTES_MAX
@@ -29,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The keys of node.toml with their defaults; what each means stands in `MEANINGS`."""
 
     device: Device = "auto"
+    device_crossover: Positive = CROSSOVER_TRANSACTIONS
+    device_check_blocks: Count = CHECK_BLOCKS
+    device_memory_mib: Count = 0
     threads: Threads = 0
     engine_api_address: Text = ""
     engine_api_secret_file: Text = ""
@@ -46,6 +50,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 MEANINGS: Mapping[str, str] = {
     "device": "where blocks are executed: auto takes a GPU if there is one, else the CPU",
+    "device_crossover": "transactions from which a block goes to the GPU; smaller ones stay on the "
+    "CPU; `doctor --device gpu` measures it",
+    "device_check_blocks": "every so many blocks on the GPU one is executed on the CPU as well and "
+    "compared; 0 for none",
+    "device_memory_mib": "of the GPU's memory that may be taken; 0 takes most of what is free",
     "threads": "of the CPU for execution; 0 takes every core that the process may use",
     "engine_api_address": "where consensus connects: unix: and a path, or a loopback host and a "
     "port; empty is the socket run/engine.sock in the home",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.config import Config, Settings
+from engine.config import Settings
 from engine.constants import SUPPLY_MAX, derive_key
 from engine.genesis import Genesis, Parameters, make_genesis, validator_set_id
 from engine.header import Header
@@ -27,7 +27,7 @@ from engine.writer import seconds
 from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
 from runtime.errors import ExplainedError
 from runtime.keypair import KeyPair
-from runtime.settings import Config as AnyConfig
+from runtime.settings import Config
 
 CHAIN_ID = 31_337
 ACCOUNTS_MAX = 10_000
@@ -89,7 +89,7 @@ def dev_genesis(accounts: int, timestamp_ms: int) -> Genesis:
     )
 
 
-def dev_config(query_address: str, log_level: str) -> Config:
+def dev_config(query_address: str, log_level: str) -> Config[Settings]:
     """Return the settings of a development node: no pages, a bounded disk."""
     settings = Settings(
         http_address="",
@@ -99,8 +99,7 @@ def dev_config(query_address: str, log_level: str) -> Config:
         max_disk_bytes=DISK_BYTES_MAX,
         log_level=log_level,  # type: ignore[arg-type]  # one of the command line's choices
     )
-    # The alias of engine/config.py cannot be called: a frozen value refuses typing's note on it.
-    return AnyConfig(settings=settings, origins={})
+    return Config(settings=settings, origins={})
 
 
 class Finalizer:

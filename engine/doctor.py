@@ -23,13 +23,14 @@ import numpy as np
 
 from engine.config import Settings
 from engine.constants import MESSAGE_BYTES
+from engine.crossover import SIZES, crossover
 from engine.store.disk import free_bytes
 from engine.store.errors import StoreError
 from engine.store.home import read_format
 from engine_api.transport import UNIX, check_address
 from engine_api.types import SetupError
 from kernels import jit, signatures
-from kernels.backend import DeviceUnavailable, open_backend
+from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
 from runtime.lock import LOCK_NAME
 
 LIBRARIES = (
@@ -76,7 +77,7 @@ def examine(home: Path, settings: Settings) -> Iterator[Check]:
         check_versions,
         check_processor,
         check_signatures,
-        check_device,
+        lambda: check_device(settings),
         check_clock,
         lambda: check_home(home),
         lambda: check_disk(home),
@@ -153,13 +154,31 @@ _BASE_POINT = "58" + "66" * 31
 """of the curve, encoded (RFC 8032)"""
 
 
-def check_device() -> Check:
-    """Say whether there is a GPU that blocks can be executed on."""
+def check_device(settings: Settings) -> Check:
+    """Say whether there is a GPU, and from how many transactions on a block is faster there."""
+    if settings.device == "cpu":
+        return ok("device", "cpu, as the settings say")
     try:
-        open_backend("gpu").close()
+        gpu = open_backend("gpu", device=DeviceSettings(crossover_transactions=1, check_blocks=0))
     except DeviceUnavailable as error:
+        if settings.device == "gpu":
+            return fail("device", str(error), "install what is missing, or set device to cpu")
         return note("device", f"cpu: {error}")
-    return ok("device", "gpu")
+    cpu = open_backend("cpu", settings.threads or None)
+    try:
+        found = crossover(cpu, gpu)
+    finally:
+        cpu.close()
+        gpu.close()
+    if gpu.degraded:
+        return fail("device", gpu.degraded, "look at the device and its driver; set device to cpu")
+    if found is None:
+        value = f"gpu, but blocks of {SIZES[-1]} transactions are faster on the CPU"
+        return note("device", value, "set device to cpu")
+    value = f"gpu, faster than the CPU from {found} transactions on"
+    if found == settings.device_crossover:
+        return ok("device", value)
+    return note("device", value, f"set device_crossover to {found}")
 
 
 def check_clock() -> Check:

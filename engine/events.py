@@ -51,7 +51,10 @@ class BlockInvalid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathDisabled:
-    """The serial arm contradicted the vectorised path and has taken over: look at the machine."""
+    """A slower arm has taken over: look at the machine.
+
+    The serial arm contradicted the vectorised path, or a device failed or differed from the CPU.
+    """
 
     why: str
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine import events
+from engine.backends import device_settings
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
 from engine.gossip.addresses import check_address, open_key, parse_peers
@@ -127,6 +128,7 @@ class Node:
         service = open_service(
             store,
             backend=settings.device,
+            device=device_settings(settings),
             threads=settings.threads or None,
             report=self._report,
             pool_listener=outbox.listen if outbox else None,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.chain import Chain, Node
 from engine.pool_rules import AccountsRead
-from kernels.host_accounts import HostAccounts
+from kernels.backend import Accounts
 from kernels.layout import NO_SLOT, U8, U32, U64, Changes
 
 
@@ -38,7 +38,7 @@ def route(chain: Chain, start: Node, target: Node) -> Route:
     return Route(undone=undone, done=done[::-1])
 
 
-def read_accounts(accounts: HostAccounts, keys: U8) -> AccountsRead:
+def read_accounts(accounts: Accounts, keys: U8) -> AccountsRead:
     """Return the accounts of (n, 32) keys as the records stand."""
     slots = accounts.lookup(keys)
     exists = slots != NO_SLOT

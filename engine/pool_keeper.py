@@ -24,7 +24,6 @@ from engine.mempool import Listener, Mempool
 from engine.pool_accounts import Route, read_accounts, read_at, route
 from engine.pool_admission import Admission
 from engine.pool_file import POOL_FILE_NAME, PoolFileRefused, read_pool, remove_pool, write_pool
-from engine.pool_recent import RecentBlocks
 from engine.pool_rules import (
     BATCH_MAX,
     AccountsRead,
@@ -35,6 +34,7 @@ from engine.pool_rules import (
     PoolReason,
     PoolStatus,
 )
+from engine.recent_blocks import RecentBlocks
 from engine.writer import POLL_MS, seconds
 from engine_api.protocol import NS_PER_MS
 from engine_api.types import EngineApiError, ErrorCode, SubmitResult

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from engine import confirm, header_checks
+from engine.backends import open_first
 from engine.bad_blocks import BadBlocks, room_bytes
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
@@ -58,7 +59,7 @@ from engine_api.types import (
     Verdict,
     Versions,
 )
-from kernels.backend import Backend, open_backend
+from kernels.backend import Backend, DeviceSettings, open_backend
 from kernels.layout import U8
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class Service:
         self._versions = versions
         self._report = report
         self._confirming = threading.Lock()
-        self.views = Views(executor)
+        self.views = Views(executor, keeper.recent)
         """accounts and followed blocks, for readers on any thread"""
         self._status = self._make_status()
         self._writer = Writer()
@@ -107,8 +108,8 @@ class Service:
 
     @property
     def degraded(self) -> str:
-        """Why the serial arm has taken over, or nothing; the service goes on, slower."""
-        return self._executor.degraded
+        """Why another arm than the wanted one executes, or nothing; the service goes on, slower."""
+        return self._executor.degraded or self.backend.degraded
 
     @property
     def queued_count(self) -> int:
@@ -250,7 +251,6 @@ class Service:
         """Do what forkchoice asks, then keep house: on the writer's thread."""
         status, final = self._executor.follow(head, safe, finalized, deadline)
         if final:
-            self.views.keep_final(final)
             self._indexer.add(final)
             if self._indexer.mutex.acquire(blocking=False):
                 try:
@@ -459,6 +459,7 @@ def open_service(
     *,
     backend: str | Backend = "auto",
     threads: int | None = None,
+    device: DeviceSettings | None = None,
     report: Report = report_nothing,
     pool_limits: PoolLimits | None = None,
     pool_listener: Listener | None = None,
@@ -467,15 +468,11 @@ def open_service(
 ) -> Service:
     """Recover from an open store and serve; the caller closes the store after the service.
 
-    backend: "auto" or "cpu" (vectorised), "serial", or an open backend, which is then the service's
-    to close. Raises DeviceUnavailable, StoreError.
+    backend: "auto" (a device if there is one, else the CPU), "cpu", "gpu", "serial", or an open
+    backend, which is then the service's to close. device: how a device is used. Raises
+    DeviceUnavailable, StoreError.
     """
-    if isinstance(backend, str):
-        name = "cpu" if backend == "auto" else backend
-        assert name in ("serial", "cpu", "gpu"), name
-        first = open_backend(name, threads)  # type: ignore[arg-type]  # one of the three
-    else:
-        first = backend
+    first = open_first(backend, threads, device, report) if isinstance(backend, str) else backend
     serial = first if first.name == "serial" else open_backend("serial")
     backends = [first] if first is serial else [first, serial]
     marks = VerifiedMarks(verified_max)

@@ -7,8 +7,7 @@ is still that of the standing; if not, it saw a change under way and reads again
 but the 64 bytes that were asked for. Spec: spec/block.md#settlement, spec/state_hash.md#records.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,18 +16,12 @@ import numpy as np
 from engine.chain import Chain, Node
 from engine.executor import Executor
 from engine.genesis import params_hash
+from engine.recent_blocks import RecentBlocks
 from engine.state import State
 from engine.transition import Outcome
 from engine.types import AT, At
-from engine.verdicts import FinalizedBlock
 from engine_api.types import BlockId, StatusAnswer, Versions
 from kernels.layout import NO_SLOT, U8, Changes
-
-RECENT_BLOCKS_MAX = 40
-"""Final blocks whose transaction hashes are kept until the index surely has them; more than the
-indexer lets wait."""
-RECENT_TRANSACTIONS_MAX = 2**21
-"""The same in transactions: 33 bytes each."""
 
 
 class Changing(Exception):
@@ -125,11 +118,11 @@ Listener = Callable[[Standing, Standing], None]
 class Views:
     """The standing of the moment, for readers on any thread."""
 
-    def __init__(self, executor: Executor) -> None:
-        """Publish where the executor stands."""
+    def __init__(self, executor: Executor, recent: RecentBlocks) -> None:
+        """Publish where the executor stands. recent: the followed blocks, kept by the pool."""
         self.standing = Standing.of(executor)
         self.listeners: list[Listener] = []
-        self._recent: deque[FinalizedBlock] = deque()
+        self._recent = recent
 
     def publish(self, executor: Executor) -> None:
         """Let readers see what a piece of the writer's work left; on the writer's thread."""
@@ -138,17 +131,6 @@ class Views:
         if any(before.blocks[at].block_hash != after.blocks[at].block_hash for at in AT):
             for listener in self.listeners:
                 listener(before, after)
-
-    def keep_final(self, blocks: Sequence[FinalizedBlock]) -> None:
-        """Remember newly finalized blocks while the index may lack them; on the writer's thread."""
-        recent = self._recent.copy()
-        recent.extend(blocks)
-        while len(recent) > 1 and (
-            len(recent) > RECENT_BLOCKS_MAX
-            or sum(len(item.hashes) for item in recent) > RECENT_TRANSACTIONS_MAX
-        ):
-            recent.popleft()
-        self._recent = recent
 
     def read(self, key: bytes, at: At) -> AccountRead | None:
         """Return an account, None if there is none at that block. Raises Changing."""
@@ -172,12 +154,14 @@ class Views:
         return None
 
     def find_recent(self, transaction_hash: bytes) -> tuple[int, int] | None:
-        """Return (height, position) of a transaction that became final a short while ago."""
-        for block in reversed(self._recent):
-            position = _find(block.hashes, transaction_hash)
-            if position is not None:
-                return block.height, position
-        return None
+        """Return (height, position) of a transaction that became final a short while ago.
+
+        Ask after `find_followed`: what becomes final between both questions is then found here.
+        """
+        found = self._recent.find(transaction_hash)
+        if found is None or found.height > self.standing.blocks["finalized"].height:
+            return None
+        return found.height, found.position
 
 
 def _find(hashes: U8, transaction_hash: bytes) -> int | None:

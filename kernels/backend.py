@@ -6,10 +6,12 @@ that confirms a refusal. `cpu` runs vector forms over threads. `gpu` keeps state
 All give the same bits.
 """
 
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from kernels.host_accounts import HostAccounts
-from kernels.layout import U8, U64, Columns
+from kernels.layout import I32, U8, U32, U64, Changes, Columns, Rules, Walk
 
 BackendName = Literal["serial", "cpu", "gpu"]
 
@@ -18,11 +20,105 @@ class DeviceUnavailable(Exception):
     """A device was asked for and there is none that this program can use."""
 
 
+CROSSOVER_TRANSACTIONS = 2_048
+"""Below, launches and copies cost more than the work; `doctor --device` measures it."""
+CROSSOVER_SIGNATURES = 512
+CHECK_BLOCKS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSettings:
+    """How a device is used; nothing of it shows in a result."""
+
+    crossover_transactions: int = CROSSOVER_TRANSACTIONS
+    """blocks and batches of fewer are executed and hashed on the host"""
+    crossover_signatures: int = CROSSOVER_SIGNATURES
+    """batches of fewer are verified on the host"""
+    check_blocks: int = CHECK_BLOCKS
+    """every so many blocks one is computed on the host as well and compared; 0: none"""
+    memory_bytes_max: int | None = None
+    """of device memory; None: most of what is free when it is opened"""
+    is_simulator_allowed: bool = False
+    """for tests: takes Numba's simulator for a device"""
+
+
+class Accounts(Protocol):
+    """Resident accounts; `host_accounts.HostAccounts` says what each method does."""
+
+    supply: int
+    """Sum of all balances, base units."""
+
+    @property
+    def count(self) -> int:
+        """Accounts that exist; slots are [0, count)."""
+
+    @property
+    def records(self) -> U64:
+        """(capacity, 8) uint64, on the host: the records; all zero from `count` on."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of all arrays, on the host and on a device."""
+
+    def lookup(self, keys: U8) -> U32:
+        """Return the slots of (m, 32) keys, NO_SLOT for those without."""
+
+    def find_parties(self, columns: Columns, lane_offsets: I32) -> tuple[U32, U32]:
+        """Return the slots of each lane's sender and of each recipient."""
+
+    def walk(
+        self,
+        columns: Columns,
+        lane_offsets: I32,
+        sender_slots: U32,
+        recipient_slots: U32,
+        rules: Rules,
+    ) -> Walk:
+        """Execute the lanes without writing anything."""
+
+    def settle(
+        self,
+        columns: Columns,
+        lane_offsets: I32,
+        sender_slots: U32,
+        recipient_slots: U32,
+        walk: Walk,
+        fee_recipient: bytes,
+        rules: Rules,
+    ) -> Changes | None:
+        """Write what a walk came to; None, and nothing is changed, without room for accounts."""
+
+    def update_tree(self, changes: Changes) -> None:
+        """Bring the tree to the state after `changes`."""
+
+    def update_tree_slots(self, slots: U32, count_before: int, count_after: int) -> None:
+        """Hash again what lies above `slots`."""
+
+    def root(self) -> bytes:
+        """Return the tree's root."""
+
+    def proof(self, slot: int) -> tuple[bytes, list[bytes]]:
+        """Return the leaf that holds a slot, and its siblings up to the root."""
+
+    def undo(self, changes: Changes) -> None:
+        """Go back to the state before `changes`."""
+
+    def redo(self, changes: Changes) -> None:
+        """Go forward to the state after `changes`."""
+
+    def read(self, slots: U32) -> tuple[U8, U64, U64]:
+        """Return keys, balances and nonces of (m,) slots."""
+
+
 class Backend(Protocol):
     """Batch kernels over C-contiguous arrays; read-only arrays are accepted everywhere."""
 
     name: BackendName
     threads: int
+
+    @property
+    def degraded(self) -> str:
+        """Return why this backend does not do what it is named for any more, or nothing."""
 
     def hash_messages(self, messages: U8) -> U8:
         """Return the plain BLAKE3 of each row. messages: (n, m >= 0) uint8 -> (n, 32) uint8."""
@@ -51,16 +147,39 @@ class Backend(Protocol):
         leaf_key: bytes,
         node_key: bytes,
         capacity: int = 0,
-    ) -> HostAccounts:
+    ) -> Accounts:
         """Make accounts resident. keys: (n, 32) uint8, balances and nonces: (n,) uint64."""
 
     def close(self) -> None:
         """Give threads and memory back."""
 
 
-def open_backend(name: BackendName, threads: int | None = None) -> Backend:
+def tell_nobody(why: str) -> None:
+    """Hear that a device was given up, where `Backend.degraded` is read instead."""
+
+
+def require_packages() -> None:
+    """Raise DeviceUnavailable where nothing can compile for a device."""
+    from kernels.jit import CONFIG  # loads Numba: only when a device is wanted
+
+    names = ("numba_cuda",)
+    if CONFIG.ENABLE_CUDASIM or all(importlib.util.find_spec(name) for name in names):
+        return
+    raise DeviceUnavailable(
+        "the packages for a GPU are not installed: type `make venv-gpu`, or use the backend 'cpu'"
+    )
+
+
+def open_backend(
+    name: BackendName,
+    threads: int | None = None,
+    *,
+    device: DeviceSettings | None = None,
+    tell: Callable[[str], None] = tell_nobody,
+) -> Backend:
     """Open a backend by name; `threads` None means all cores (`serial` always runs one).
 
+    device: how "gpu" uses its device; tell: is told, on any thread, why it was given up.
     Raises DeviceUnavailable for "gpu" where no device can be used, ValueError for other names, and
     what `kernels.signatures` does where no path for signatures can be trusted or run.
     """
@@ -71,7 +190,8 @@ def open_backend(name: BackendName, threads: int | None = None) -> Backend:
     if name == "cpu":
         return HostBackend("cpu", threads)
     if name == "gpu":
-        raise DeviceUnavailable(
-            "no GPU backend in this version: it runs on CPUs only; use the backend 'cpu'"
-        )
+        require_packages()
+        from kernels.gpu.backend import open_gpu  # looks for a driver: only when a device is wanted
+
+        return open_gpu(device or DeviceSettings(), threads, tell)
     raise ValueError(f"no backend {name!r}: choose serial, cpu or gpu")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kernels import blake3, blake3_wide, receipt_hash, signatures, transaction_hash
 from kernels.blake3_vectors import WIDTH
-from kernels.host_accounts import HostAccounts
+from kernels.host_accounts import HostAccounts, StateTree
 from kernels.layout import U8, U64, Columns
 from kernels.merkle import MerkleTree, list_root
 from kernels.pool import Pool
@@ -19,6 +19,11 @@ _SINGLE: signatures.PathName = "libsodium"
 """The path of a single signature, whatever the others take: it is always in use."""
 SECRET_BYTES = 64
 """Of the account table's keyed hash; drawn anew per process, never part of a result."""
+
+
+def new_secret() -> bytes:
+    """Return a new secret for a table of accounts."""
+    return secrets.token_bytes(SECRET_BYTES)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -49,6 +54,11 @@ class HostBackend:
         self._path: signatures.PathName = signatures.choose_path() if self._wide else "libsodium"
         for path in dict.fromkeys((self._path, _SINGLE)):
             signatures.start_path(path)
+
+    @property
+    def degraded(self) -> str:
+        """See Backend.degraded: a host has nothing to give up."""
+        return ""
 
     def hash_messages(self, messages: U8) -> U8:
         """See Backend.hash_messages."""
@@ -112,7 +122,24 @@ class HostBackend:
         capacity: int = 0,
     ) -> HostAccounts:
         """See Backend.open_accounts."""
-        tree = MerkleTree(leaf_key=leaf_key, node_key=node_key, pool=self._pool, wide=self._wide)
+        tree = self.new_tree(leaf_key, node_key)
+        return self.open_on(tree, keys, balances, nonces, secret=new_secret(), capacity=capacity)
+
+    def new_tree(self, leaf_key: bytes, node_key: bytes) -> MerkleTree:
+        """Return an empty tree of accounts."""
+        return MerkleTree(leaf_key=leaf_key, node_key=node_key, pool=self._pool, wide=self._wide)
+
+    def open_on(
+        self,
+        tree: StateTree,
+        keys: U8,
+        balances: U64,
+        nonces: U64,
+        *,
+        secret: bytes,
+        capacity: int,
+    ) -> HostAccounts:
+        """Make accounts resident under a tree of the caller's; otherwise `open_accounts`."""
         return HostAccounts(
             keys,
             balances,
@@ -120,7 +147,7 @@ class HostBackend:
             tree=tree,
             pool=self._pool,
             wide=self._wide,
-            secret=secrets.token_bytes(SECRET_BYTES),
+            secret=secret,
             capacity=capacity,
         )
 

@@ -8,7 +8,9 @@ Read `backend` next for what the kernels are for, `warm` for compiling them ahea
 """
 
 import atexit
+import contextlib
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -62,15 +64,18 @@ def has_ifma() -> bool:
 
 
 def cache_key(sources: Path) -> str:
-    """Return 32 hex digits that name the code which `sources`/*.py compile to on this machine."""
+    """Return 32 hex digits that name the code which the sources compile to on this machine."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [numba.__version__, llvmlite.__version__, platform.python_version(), cpu_name()]
     parts.append(",".join(sorted(cpu_features())))
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # most nodes have no device
+        parts.append(importlib.metadata.version("numba-cuda"))
     for part in parts:
         digest.update(part.encode() + b"\0")
-    for path in sorted(sources.glob("*.py")):
+    for path in sorted(sources.rglob("*.py")):
         text = path.read_bytes()
-        digest.update(f"{path.name}\0{len(text)}\0".encode() + text)
+        name = path.relative_to(sources).as_posix()
+        digest.update(f"{name}\0{len(text)}\0".encode() + text)
     return digest.hexdigest()
 
 

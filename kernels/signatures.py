@@ -75,6 +75,20 @@ def _call_verify(
     return arguments, generate
 
 
+_PROTOTYPE = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulonglong, ctypes.c_void_p
+)
+
+
+def _call_interpreted(address: Any, signature: Any, message: Any, length: Any, key: Any) -> int:
+    """Do what `_call_verify` does, in a run without the compiler (`NUMBA_DISABLE_JIT`)."""
+    verdict: int = _PROTOTYPE(int(address))(int(signature), int(message), int(length), int(key))
+    return verdict
+
+
+call_verify: Any = _call_interpreted if jit.CONFIG.DISABLE_JIT else _call_verify
+
+
 @njit
 def verify_rows(
     address: np.uint64,
@@ -95,7 +109,7 @@ def verify_rows(
     length = np.uint64(messages.shape[1])
     for i in range(start, stop):
         row = np.uint64(i)
-        verdict = _call_verify(
+        verdict = call_verify(
             address,
             signature + row * np.uint64(64),
             message + row * length,

@@ -194,9 +194,10 @@ def test_documents_name_what_exists(path: Path) -> None:
         assert base.with_suffix(".py").is_file() or (base / "__main__.py").is_file(), module
 
 
-def test_the_lock_names_no_index() -> None:
-    """The lock works with any package index: it has hashes and no addresses."""
-    lock = (REPOSITORY / "requirements.lock").read_text()
+@pytest.mark.parametrize("name_", ["requirements.lock", "requirements-gpu.lock"])
+def test_the_locks_name_no_index(name_: str) -> None:
+    """A lock works with any package index: it has hashes and no addresses."""
+    lock = (REPOSITORY / name_).read_text()
     assert "://" not in lock
     assert "index-url" not in lock
     requirements = re.findall(r"^[a-z0-9].*", lock, flags=re.MULTILINE)
@@ -204,15 +205,27 @@ def test_the_lock_names_no_index() -> None:
     assert all(line.endswith("\\") for line in requirements), "a requirement without a hash"
 
 
-def test_the_lock_covers_every_dependency() -> None:
-    """Every dependency of pyproject.toml, also the builder, stands in the lock."""
+def locked(name_: str) -> dict[str, str]:
+    """Return package -> version of a lock."""
+    lock = (REPOSITORY / name_).read_text()
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", lock, flags=re.MULTILINE))
+
+
+def test_the_locks_cover_every_dependency() -> None:
+    """Every dependency, also the builder, stands in the lock; what a GPU needs, in its own."""
     project = SETTINGS["project"]
-    wanted = [*project["dependencies"], *SETTINGS["build-system"]["requires"]]
-    for extra in project.get("optional-dependencies", {}).values():
-        wanted += extra
-    names = {re.split(r"[<>=~;\[ ]", item)[0] for item in wanted}
-    lock = (REPOSITORY / "requirements.lock").read_text()
-    assert names <= set(re.findall(r"^([a-z0-9-]+)==", lock, flags=re.MULTILINE))
+    extras = project["optional-dependencies"]
+    ordinary = [*project["dependencies"], *SETTINGS["build-system"]["requires"]]
+    ordinary += [item for name_ in sorted(set(extras) - {"gpu"}) for item in extras[name_]]
+    plain, gpu = (
+        {re.split(r"[<>=~;\[ ]", item)[0] for item in wanted}
+        for wanted in (ordinary, extras["gpu"])
+    )
+    lock, lock_of_gpu = locked("requirements.lock"), locked("requirements-gpu.lock")
+    assert plain <= set(lock)
+    assert plain | gpu <= set(lock_of_gpu)
+    assert not gpu & set(lock), "a node without a GPU installs nothing for one"
+    assert lock.items() <= lock_of_gpu.items(), "both hold the same versions of what they share"
 
 
 def test_every_package_is_installed_typed_and_kept_apart() -> None:

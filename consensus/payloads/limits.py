@@ -75,6 +75,8 @@ STOP_MS_MAX = 5_000
 
 LINK_QUEUE_FRAMES = 24
 """frames in the socket's queue of one peer, each way"""
+LINK_ENVELOPE_BYTES = 64
+"""room for what encryption adds to the longest frame: a longer message cuts the connection"""
 LINK_PEERS_MAX = 1_024
 MEMBER_RECEIVED_BYTES_PER_S = 2**29
 MEMBER_RECEIVED_BURST_BYTES = 2**28

@@ -16,8 +16,9 @@ def open_link(
     bind: str,
     payload_bytes_max: int,
     now_ms: int,
+    curve: bool,
 ) -> Link:
-    """Bind the socket of payloads. Raises LinkError."""
+    """Bind the socket of payloads; `curve`: encrypt on loopback, too. Raises LinkError."""
     return Link(
         context=context,
         pair=pair,
@@ -25,7 +26,7 @@ def open_link(
         socket_class=SocketClass.PAYLOADS,
         bind=bind,
         limits=LinkLimits(
-            frame_bytes_max=frame_bytes_max(payload_bytes_max),
+            frame_bytes_max=frame_bytes_max(payload_bytes_max) + limits.LINK_ENVELOPE_BYTES,
             queue_frames=limits.LINK_QUEUE_FRAMES,
             peers_max=limits.LINK_PEERS_MAX,
             member_bytes_per_s=limits.MEMBER_RECEIVED_BYTES_PER_S,
@@ -34,4 +35,5 @@ def open_link(
             stranger_burst_bytes=limits.STRANGER_RECEIVED_BURST_BYTES,
         ),
         now_ms=now_ms,
+        curve=curve,
     )

@@ -54,12 +54,13 @@ class Payloads:
         read_stored: ReadStored,
         on_event: Callable[[PayloadArrived | PayloadFailed], None],
         report: Report,
+        curve: bool = False,
     ) -> None:
         """Bind the socket; nothing moves before `start`. Raises LinkError.
 
         `read_stored(block_hash, payload_commitment)` is called in a thread of its own, one call at
         a time; what it returns is compared with the commitment here. `on_event` and `report` are
-        called in the network's thread and must not wait.
+        called in the network's thread and must not wait. `curve`: encrypt on loopback, too.
         """
         memory = MemoryLimits.of(payload_bytes_max=payload_bytes_max, held_bytes_max=held_bytes_max)
         self._own_key = pair.public_key
@@ -74,6 +75,7 @@ class Payloads:
             bind=listen,
             payload_bytes_max=payload_bytes_max,
             now_ms=_now_ms(),
+            curve=curve,
         )
         self.payloads_address = self._link.address
         self._wake_in, self._wake_out = socket.socketpair()

@@ -28,18 +28,7 @@ def commands() -> None:
 
 
 WALLET = (key, send, balance, account, transaction, block)
-for _command in (
-    init,
-    run,
-    dev,
-    genesis,
-    config,
-    doctor,
-    snapshot,
-    export,
-    gossip,
-    *WALLET,
-):
+for _command in (init, run, dev, genesis, config, doctor, snapshot, export, gossip, *WALLET):
     commands.add_command(_command)
 
 

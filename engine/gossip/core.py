@@ -38,8 +38,12 @@ PAGE_EVERY_MS = 50
 """between two pages of inventory that are made, for all peers together"""
 PAGES_MAX = 1_024
 """of one inventory; a pool of the usual size fills an eighth of them"""
-BACKLOG_PAUSE_MS = 500
-"""after a push that was not taken, before the backlog is announced"""
+BACKLOG_PAUSE_MS = 20
+"""after a push that was not taken, before the next try"""
+BACKLOG_FRAMES = 4
+"""of one try"""
+PUSHED_AGAIN_MS = 1_000
+"""a backlog that waits for so long is announced: the peer has most of it from others by then"""
 UNASKED_POINTS = 20
 """for an answer that nobody waits for, and for a question beside an open one"""
 FLOOD_POINTS = 1
@@ -166,7 +170,7 @@ class Gossip:
                 raise BadFrame("an answer with a record that was not wanted")
         self.counts["records_served_in"] += len(hashes)
         self._queue(peer, records, hashes, now_ms)
-        return []
+        return self._tick_peer(peer, now_ms)
 
     def _queue(self, peer: Peer, records: U8, hashes: U8, now_ms: int) -> None:
         """Let what is new wait for judgement."""
@@ -177,7 +181,7 @@ class Gossip:
         if len(rows) > room:  # to be fetched when there is room again
             late = hashes[rows[room:]]
             self.counts["records_deferred"] += len(late)
-            self.counts["dropped_want_full"] += peer.to_want.add(late)
+            self._will_want(peer, late)
             rows = rows[:room]
         self._known.set_state(hashes[rows], State.QUEUED, now_ms)
         peer.queue(records[rows], hashes[rows])
@@ -187,7 +191,14 @@ class Gossip:
         self._known.add_holder(hashes, peer.bit)
         missing = hashes[self._known.states(hashes, now_ms) == State.HEARD]
         missing = missing[~self._pool.waits(missing)]
-        self.counts["dropped_want_full"] += peer.to_want.add(missing)
+        self._will_want(peer, missing)
+
+    def _will_want(self, peer: Peer, hashes: U8) -> None:
+        """Ask for these when there is room; those beyond the bound come by inventory."""
+        lost = peer.to_want.add(hashes)
+        self.counts["dropped_want_full"] += lost
+        if lost and peer.asked is None and peer.next_ask is None:
+            peer.next_ask, peer.pages = 0, 0
 
     def _serve(self, peer: Peer, hashes: U8, now_ms: int) -> list[Effect]:
         _, records = self._pool.find(hashes)
@@ -310,6 +321,8 @@ class Gossip:
             return
         if send.kind in (Kind.PUSH, Kind.ANNOUNCE):
             self.counts["pushes_deferred"] += len(send.hashes)
+            if now_ms > peer.backlog_from_ms + BACKLOG_PAUSE_MS:
+                peer.backlog_since_ms = now_ms
             self.counts["dropped_backlog_full"] += peer.backlog.add(send.hashes)
             peer.backlog_from_ms = now_ms + BACKLOG_PAUSE_MS
         elif send.kind == Kind.WANT:
@@ -342,9 +355,7 @@ class Gossip:
             peer.asked = None
             self.counts["unanswered"] += 1
         if len(peer.backlog) and now_ms >= peer.backlog_from_ms:
-            hashes = peer.backlog.take(HASHES_MAX)
-            data = encode_frame(Kind.ANNOUNCE, hashes)
-            effects.append(Send(peer=peer.key, kind=Kind.ANNOUNCE, data=data, hashes=hashes))
+            effects += self._work_off(peer, now_ms)
         has_room = peer.waiting_count + RECORDS_MAX <= self._limits.waiting_records
         if peer.wanted is None and has_room and len(peer.to_want):
             hashes = peer.to_want.take(RECORDS_MAX)
@@ -363,6 +374,23 @@ class Gossip:
             peer.asked_until_ms = now_ms + ANSWER_MAX_MS
             data = encode_frame(Kind.ASK, place=peer.asked)
             effects.append(Send(peer=peer.key, kind=Kind.ASK, data=data))
+        return effects
+
+    def _work_off(self, peer: Peer, now_ms: int) -> list[Effect]:
+        """Push what could not be pushed, or announce it where that was long ago."""
+        peer.backlog_from_ms = now_ms + BACKLOG_PAUSE_MS
+        effects: list[Effect] = []
+        for _ in range(BACKLOG_FRAMES):
+            if now_ms >= peer.backlog_since_ms + PUSHED_AGAIN_MS:
+                hashes = peer.backlog.take(HASHES_MAX)
+                kind, data = Kind.ANNOUNCE, encode_frame(Kind.ANNOUNCE, hashes)
+            else:
+                hashes, records = self._pool.find(peer.backlog.take(RECORDS_MAX))
+                kind, data = Kind.PUSH, encode_frame(Kind.PUSH, records) if len(records) else b""
+            if data:
+                effects.append(Send(peer=peer.key, kind=kind, data=data, hashes=hashes))
+            if not len(peer.backlog):
+                break
         return effects
 
     def _answer_one_ask(self, now_ms: int) -> list[Effect]:

@@ -97,7 +97,7 @@ class Known:
         return np.where(is_here, places, np.uint32(0)), is_here
 
     def _enter(self, hashes: U8) -> U32:
-        """Return the place of each hash; those that are new push the oldest out."""
+        """Return the places of hashes; new ones push the oldest out, of the same hashes too."""
         places, is_here = self._find(hashes)
         fresh = np.ascontiguousarray(hashes[~is_here])
         if not len(fresh):
@@ -115,4 +115,5 @@ class Known:
                     *(np.zeros(len(part), np.uint8), np.int64(0)),
                 )
             )
-        return self._find(hashes)[0]
+        places, is_here = self._find(hashes)
+        return places[is_here]

@@ -22,10 +22,10 @@ class GossipLimits:
     """judged at once"""
     waiting_records: int = 32_768
     """of one peer, that wait for judgement: 224 bytes each"""
-    wanted_hashes: int = 2 * HASHES_MAX
+    wanted_hashes: int = 8 * HASHES_MAX
     """of one peer, announced or listed, and not yet asked for"""
-    backlog_hashes: int = HASHES_MAX
-    """for one peer: pushes that were not taken, to be announced"""
+    backlog_hashes: int = 8 * HASHES_MAX
+    """for one peer: pushes that were not taken, to be pushed or announced"""
     records_per_s: int = 200_000
     records_burst: int = 400_000
     """pushed by one peer"""
@@ -84,7 +84,9 @@ class Peer:
         self.to_want = HashQueue(limits.wanted_hashes)
         self.backlog = HashQueue(limits.backlog_hashes)
         self.backlog_from_ms = 0
-        """when the backlog is announced, at the earliest"""
+        """when the backlog is tried again, at the earliest"""
+        self.backlog_since_ms = 0
+        """when a push was not taken for the first time in a while"""
         self.wanted: U8 | None = None
         """what the open WANT asked for"""
         self.asked: int | None = None

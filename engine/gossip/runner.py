@@ -33,7 +33,7 @@ from runtime.links import Link, LinkLimits, SocketClass
 FRAMES_MAX = 32
 """read before admitted ones are pushed and the clock is looked at again"""
 PUSH_EVERY_MS = 5
-TICK_MS = 50
+TICK_MS = 20
 NOT_JUDGED_PAUSE_MS = 200
 """before the pool is asked again that could not judge"""
 RECEIVED_BYTES_PER_S = 2**26

@@ -307,16 +307,14 @@ class Queries:
 
     def _find(self, name: bytes) -> tuple[StoredBlock, int, bool] | None:
         """Return (block, position, whether it is final) of an included transaction."""
+        followed = self.service.views.find_followed(name)
+        if followed is not None:
+            node = followed[0].node
+            stored = self._store.block(node.block_hash)
+            if stored is not None:
+                return stored, followed[1], False
         recent = self.service.views.find_recent(name)
-        place = None if recent is None else Place(*recent)
-        if place is None:
-            followed = self.service.views.find_followed(name)
-            if followed is not None:
-                node = followed[0].node
-                stored = self._store.block(node.block_hash)
-                if stored is not None:
-                    return stored, followed[1], False
-            place = self._store.find_transaction(name)
+        place = self._store.find_transaction(name) if recent is None else Place(*recent)
         if place is None:
             return None
         stored = self._store.block_at(place.height)

@@ -68,12 +68,16 @@ class Watch:
         return len(self._connections)
 
     def accepted(self, fd: int, now_ms: int) -> None:
-        """Note a connection that libzmq accepted, unless it has gone already."""
+        """Note a connection that libzmq accepted, unless it has gone or is known already.
+
+        libzmq's word of it may come after its first frames, which have proved it since.
+        """
         with held(fd) as duplicate:
-            if duplicate is not None:
-                self._connections[fd] = Connection(
-                    fd=fd, names=names_of(duplicate), since_ms=now_ms
-                )
+            if duplicate is None:
+                return
+            names, known = names_of(duplicate), self._connections.get(fd)
+            if known is None or known.names != names:
+                self._connections[fd] = Connection(fd=fd, names=names, since_ms=now_ms)
 
     def get(self, fd: int) -> Connection | None:
         """Return the connection with this descriptor, if it is still the same."""

@@ -17,6 +17,7 @@ class FaultyBackend:
         self._real: Backend = open_backend("cpu", 2)
         self.name = self._real.name
         self.threads = self._real.threads
+        self.degraded = self._real.degraded
         self.faults: set[str] = set()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -28,7 +28,9 @@ def opened(backend: Backend, keys: U8, balance: int = 1000) -> HostAccounts:
     """Open accounts of one balance."""
     balances = np.full(len(keys), balance, np.uint64)
     nonces = np.zeros(len(keys), np.uint64)
-    return backend.open_accounts(keys, balances, nonces, leaf_key=KEY, node_key=KEY)
+    resident = backend.open_accounts(keys, balances, nonces, leaf_key=KEY, node_key=KEY)
+    assert isinstance(resident, HostAccounts)
+    return resident
 
 
 def transfers(sender: U8, recipient: U8, amount: U64, nonce: U64 | None = None) -> Columns:

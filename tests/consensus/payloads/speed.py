@@ -23,10 +23,12 @@ WAIT_S = 60
 NS_PER_MS = 1_000_000
 
 
-def node(number: int, payload_bytes: int, pipe: Connection) -> None:
+def node(number: int, payload_bytes: int, curve: bool, pipe: Connection) -> None:
     """Run one node: the first pushes, the others fetch what is pushed to them."""
     events: queue.Queue[PayloadArrived | PayloadFailed] = queue.Queue()
-    payloads = make_payloads(number, payload_bytes_max=max(payload_bytes, 2**20), events=events)
+    payloads = make_payloads(
+        number, payload_bytes_max=max(payload_bytes, 2**20), events=events, curve=curve
+    )
     pipe.send((KeyPair.of(bytes((number,)) * 32).public_key, payloads.payloads_address))
     members = pipe.recv()
     payloads.set_peers(members.keys(), {key: address(name) for key, name in members.items()})
@@ -82,13 +84,14 @@ def serve(
 @click.option("--bytes", "payload_bytes", default=20_000_000, show_default=True)
 @click.option("--peers", default=3, show_default=True)
 @click.option("--rounds", default=10, show_default=True)
-def main(payload_bytes: int, peers: int, rounds: int) -> None:
+@click.option("--curve", is_flag=True, help="Encrypt, as between machines.")
+def main(payload_bytes: int, peers: int, rounds: int, curve: bool) -> None:
     """Measure."""
     spawn = mp.get_context("spawn")
     pipes, processes = [], []
     for number in range(1, peers + 2):
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=node, args=(number, payload_bytes, theirs))
+        process = spawn.Process(target=node, args=(number, payload_bytes, curve, theirs))
         process.start()
         pipes.append(ours)
         processes.append(process)

@@ -33,6 +33,7 @@ def make_payloads(
     payload_bytes_max: int = PAYLOAD_BYTES_MAX,
     read_stored: ReadStored = lambda block_hash, commitment: None,
     reports: Reports | None = None,
+    curve: bool = False,
 ) -> Payloads:
     """Return the dissemination of the node with this number, bound to a free port."""
     kept: Reports = [] if reports is None else reports
@@ -45,13 +46,14 @@ def make_payloads(
         read_stored=read_stored,
         on_event=events.put,
         report=lambda name, fields: kept.append((name, fields)),
+        curve=curve,
     )
 
 
 class Peer:
     """One node's dissemination, its executor's payloads, and its events."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, curve: bool = False) -> None:
         """Bind."""
         self.pair = KeyPair.of(bytes((number,)) * 32)
         self.stored: dict[bytes, bytes] = {}
@@ -60,7 +62,11 @@ class Peer:
         self.gate = threading.Event()
         self.gate.set()
         self.payloads = make_payloads(
-            number, events=self.events, read_stored=self.read, reports=self.reports
+            number,
+            events=self.events,
+            read_stored=self.read,
+            reports=self.reports,
+            curve=curve,
         )
 
     def read(self, block_hash: Hash32, commitment: Hash32) -> bytes | None:
@@ -81,9 +87,10 @@ class Peer:
 
 
 @pytest.fixture
-def peers() -> Iterator[list[Peer]]:
-    """Yield four peers, connected with each other."""
-    made = [Peer(number) for number in range(1, 5)]
+def peers(request: pytest.FixtureRequest) -> Iterator[list[Peer]]:
+    """Yield four peers, connected with each other; with the parameter True by CURVE."""
+    curve = getattr(request, "param", False)
+    made = [Peer(number, curve=curve) for number in range(1, 5)]
     addresses = {p.pair.public_key: address(p.payloads.payloads_address) for p in made}
     for peer in made:
         peer.payloads.set_peers(addresses.keys() - {peer.pair.public_key}, addresses)
@@ -104,6 +111,7 @@ def push(peer: Peer, payload: bytes) -> Hash32:
     return commitment
 
 
+@pytest.mark.parametrize("peers", [False, True], indirect=True, ids=["plain", "curve"])
 def test_a_push_arrives_at_all(peers: list[Peer], rng: np.random.Generator) -> None:
     """20 MB reach three peers whole; what was dropped still comes back from the cache."""
     payload = rng.bytes(76 * CHUNK_BYTES + 77)

@@ -94,12 +94,24 @@ def test_a_flood_of_bad_signatures_is_banned_and_honest_ones_flow(
     assert a.bans == c.bans == []
 
 
+def test_a_connection_that_is_full_for_a_moment_costs_nothing(rng: np.random.Generator) -> None:
+    """What it did not take is pushed again, all of it, without a question."""
+    net, (a, b) = line(2)
+    net.lost.add((a.key, b.key))
+    net.submit(a, records_of(rng, 30_000))
+    net.run(3)
+    net.lost.clear()
+    net.run(4)
+    assert b.pool.records == a.pool.records
+    assert {send.kind for _, send in net.sent} <= {Kind.PUSH, Kind.ASK, Kind.INVENTORY}
+
+
 def test_what_could_not_be_pushed_is_announced_and_fetched(rng: np.random.Generator) -> None:
     """A connection that takes nothing for a while costs a question later, and no transaction."""
     net, (a, b) = line(2)
     net.lost.add((a.key, b.key))
     net.submit(a, records_of(rng, 900))
-    net.run(5)
+    net.run(core.PUSHED_AGAIN_MS // STEP_MS + 3)
     assert not b.pool.records
     net.lost.clear()
     net.run(20)

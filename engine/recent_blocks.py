@@ -1,7 +1,8 @@
 """Hashes of the blocks that are followed, until the store's index surely has them.
 
 Between a block's execution and its entry into the index of final transactions nobody else can say
-quickly in which block a transaction stands.
+quickly in which block a transaction stands. The pool's keeper adds and removes as the head moves,
+before anything becomes final; pool and queries ask.
 """
 
 import threading

@@ -1,0 +1,35 @@
+"""The backend that a node's blocks are executed on, by the name in its settings."""
+
+from engine.config import Settings
+from engine.events import PathDisabled, Report
+from kernels.backend import Backend, DeviceSettings, DeviceUnavailable, open_backend
+
+
+def device_settings(settings: Settings) -> DeviceSettings:
+    """Return how a device is used under these settings."""
+    memory_bytes = settings.device_memory_mib << 20
+    return DeviceSettings(
+        crossover_transactions=settings.device_crossover,
+        check_blocks=settings.device_check_blocks,
+        memory_bytes_max=memory_bytes or None,
+    )
+
+
+def open_first(
+    name: str, threads: int | None, device: DeviceSettings | None, report: Report
+) -> Backend:
+    """Open "serial", "cpu", "gpu", or for "auto" a device if there is one, else the CPU.
+
+    That a device is given up later is reported as a disabled path. Raises DeviceUnavailable.
+    """
+    assert name in ("auto", "serial", "cpu", "gpu"), name
+
+    def tell(why: str) -> None:
+        report(PathDisabled(why=why))
+
+    if name != "auto":
+        return open_backend(name, threads, device=device, tell=tell)  # type: ignore[arg-type]  # one
+    try:
+        return open_backend("gpu", threads, device=device, tell=tell)
+    except DeviceUnavailable:
+        return open_backend("cpu", threads)

@@ -1,0 +1,272 @@
+"""The backend `gpu`: batches on a device, small ones and all that a device cannot do on the host.
+
+`open_gpu` finds the device or says why there is none. A batch below the crossover costs more to
+launch than to compute, so it goes to the host. Hashes stay on the device beside what was returned:
+receipts are made of them, and roots of those. See `guard` for what happens when a device fails.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+from numba import cuda
+from numpy.typing import NDArray
+
+from kernels import blake3
+from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable
+from kernels.gpu import hashes as kernels
+from kernels.gpu.columns import Uploads
+from kernels.gpu.device import Arena, Device
+from kernels.gpu.failures import DeviceDiffers, DeviceFailed
+from kernels.gpu.grid import SIMULATED
+from kernels.gpu.guard import Guard
+from kernels.gpu.guarded import GuardedAccounts
+from kernels.gpu.mirror import LateTree, Mirror
+from kernels.gpu.resident import DeviceAccounts
+from kernels.gpu.tree import TreeKeys, list_root
+from kernels.host import HostBackend, new_secret
+from kernels.host_accounts import HostAccounts, read_only
+from kernels.layout import U8, U64, Columns
+
+Result = TypeVar("Result")
+
+SIGNATURES_CHECKED: Final = 1_024
+"""Of a batch that is of the sample, so many signatures are verified on the host as well."""
+ROOT_KEYS_MAX: Final = 16
+"""Kinds of trees over lists whose absent nodes are kept on the device."""
+
+
+class Verifier(Protocol):
+    """What verifies signatures on the device; raises DeviceFailed."""
+
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> NDArray[np.bool_]:
+        """See Backend.verify_signatures."""
+
+    def close(self) -> None:
+        """Give memory back."""
+
+
+def open_gpu(
+    settings: DeviceSettings, threads: int | None, tell: Callable[[str], None]
+) -> "GpuBackend":
+    """Open the first device; raises DeviceUnavailable with what is missing."""
+    if SIMULATED and not settings.is_simulator_allowed:
+        raise DeviceUnavailable("NUMBA_ENABLE_CUDASIM is set: the simulator is no device; unset it")
+    if not cuda.is_available():
+        raise DeviceUnavailable(f"no GPU: {_reason()}; use the backend 'cpu'")
+    try:
+        device = Device(settings.memory_bytes_max)
+    except DeviceFailed as error:
+        raise DeviceUnavailable(f"the GPU cannot be used: {error}") from error
+    host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
+    return GpuBackend(host, device, settings, tell)
+
+
+def _reason() -> str:
+    """Return why Numba finds no device, in one line."""
+    error = cuda.cuda_error()
+    return "no device was found" if error is None else " ".join(str(error).split())
+
+
+class GpuBackend:
+    """Implements `kernels.backend.Backend` on a device, with a host's backend beside it."""
+
+    def __init__(
+        self,
+        host: HostBackend,
+        device: Device,
+        settings: DeviceSettings,
+        tell: Callable[[str], None],
+        verifier: Verifier | None = None,
+    ) -> None:
+        """Own both; verifier None: signatures are verified on the host."""
+        self.name: BackendName = "gpu"
+        self.threads = host.threads
+        self.device = device
+        self._host = host
+        self._settings = settings
+        self._guard = Guard(device, check_blocks=settings.check_blocks, tell=tell)
+        self._uploads = Uploads(device)
+        self._arena = Arena(device)
+        self._verifier = verifier
+        self._mirrors: list[Mirror] = []
+        self._twins: dict[str, tuple[NDArray[Any], Any]] = {}
+        self._root_keys = lru_cache(ROOT_KEYS_MAX)(self._make_root_keys)
+
+    @property
+    def degraded(self) -> str:
+        """Return why the device is not used any more, or nothing."""
+        return self._guard.lost
+
+    def hash_messages(self, messages: U8) -> U8:
+        """See Backend.hash_messages; messages of more than one chunk stay on the host."""
+        is_known = messages.ndim == 2 and messages.dtype == np.uint8
+        if not is_known or not 0 < messages.shape[1] <= blake3.CHUNK_BYTES:
+            return self._host.hash_messages(messages)  # which refuses what it does not know
+        return self._either(
+            "messages",
+            len(messages),
+            lambda: self._hash_messages(messages),
+            lambda: self._host.hash_messages(messages),
+        )
+
+    def hash_transactions(self, columns: Columns) -> U8:
+        """See Backend.hash_transactions."""
+        return self._either(
+            "transactions",
+            len(columns.kind),
+            lambda: self._hash_transactions(columns),
+            lambda: self._host.hash_transactions(columns),
+        )
+
+    def hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
+        """See Backend.hash_receipts."""
+        return self._either(
+            "receipts",
+            len(hashes),
+            lambda: self._hash_receipts(hashes, statuses, kinds, fees, key),
+            lambda: self._host.hash_receipts(hashes, statuses, kinds, fees, key),
+        )
+
+    def list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
+        """See Backend.list_root."""
+        return self._either(
+            "roots",
+            len(leaves),
+            lambda: self._list_root(leaves, node_key, absent),
+            lambda: self._host.list_root(leaves, node_key, absent),
+        )
+
+    def verify_signatures(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
+        """See Backend.verify_signatures; verdicts of the device are those of any other path."""
+        verifier = self._verifier
+        if (
+            verifier is not None
+            and self._guard.device is not None
+            and len(public_keys) >= self._settings.crossover_signatures
+        ):
+            try:
+                verdicts = verifier.verify(public_keys, signatures, messages)
+                if self._guard.is_due("signatures"):
+                    sample = slice(0, SIGNATURES_CHECKED)
+                    rows = (public_keys[sample], signatures[sample], messages[sample])
+                    if not np.array_equal(verdicts[sample], self._host.verify_signatures(*rows)):
+                        raise DeviceDiffers("verdicts on signatures differ from the CPU's")
+            except DeviceFailed as error:
+                self._guard.give_up(str(error))
+            else:
+                return verdicts.view(np.uint8)
+        return self._host.verify_signatures(public_keys, signatures, messages)
+
+    def open_accounts(
+        self,
+        keys: U8,
+        balances: U64,
+        nonces: U64,
+        *,
+        leaf_key: bytes,
+        node_key: bytes,
+        capacity: int = 0,
+    ) -> GuardedAccounts:
+        """See Backend.open_accounts; without room on the device they are the host's alone."""
+        secret = new_secret()
+        tree = LateTree(lambda: self._host.new_tree(leaf_key, node_key))
+        here: HostAccounts = self._host.open_on(
+            tree, keys, balances, nonces, secret=secret, capacity=capacity
+        )
+        there = None
+        if self._guard.device is not None:
+            try:
+                there = DeviceAccounts(
+                    self.device, self._uploads, here.records, here.count, supply=here.supply,
+                    secret=secret, leaf_key=leaf_key, node_key=node_key,
+                )  # fmt: skip
+            except DeviceFailed as error:
+                self._guard.give_up(str(error))
+        mirror = Mirror(here, tree)
+        self._mirrors.append(mirror)
+        crossover = self._settings.crossover_transactions
+        return GuardedAccounts(self._guard, mirror, there, crossover=crossover)
+
+    def close(self) -> None:
+        """See Backend.close."""
+        for mirror in self._mirrors:
+            mirror.close()
+        if self._verifier is not None:
+            self._verifier.close()
+        self.device.close()
+        self._host.close()
+
+    # Parts
+
+    def _either(
+        self, kind: str, count: int, there: Callable[[], Result], here: Callable[[], Result]
+    ) -> Result:
+        """Compute a batch on the device or on the host, or on both where it is of the sample."""
+        if self._guard.device is None or not count:
+            return here()
+        if count < self._settings.crossover_transactions:
+            return here()
+        try:
+            result = there()
+            if self._guard.is_due(kind):
+                expected = here()
+                if not np.array_equal(np.asarray(result), np.asarray(expected)):
+                    raise DeviceDiffers(f"hashes of {kind} differ from the CPU's")
+        except DeviceFailed as error:
+            self._guard.give_up(str(error))
+            result = here()
+        return result
+
+    def _digests(self, name: str, count: int) -> Any:
+        return self._arena.take(name, (count, 8), np.uint32)
+
+    def _return(self, name: str, digests: Any) -> U8:
+        """Return digests on the host, and remember where they are on the device."""
+        rows = self.device.fetch(digests)
+        host: U8 = read_only(rows.view(np.uint8))
+        self._twins[name] = (host, digests)
+        return host
+
+    def _twin(self, name: str, array: NDArray[Any], dtype: Any) -> Any:
+        """Return an array on the device; copied unless it was made there, or came with a block."""
+        for host, there in self._twins.values():
+            if host is array:
+                return there
+        known = self._uploads.twin(array)
+        if known is not None:
+            return known
+        return self._arena.put(f"given.{name}", np.ascontiguousarray(array).view(dtype))
+
+    def _hash_messages(self, messages: U8) -> U8:
+        rows = self._twin("messages", np.ascontiguousarray(messages), np.uint8)
+        out = self._digests("messages", len(messages))
+        self.device.launch(kernels.hash_messages, len(messages), rows, out)
+        return self._return("messages", out)
+
+    def _hash_transactions(self, columns: Columns) -> U8:
+        there, count = self._uploads.get(columns), len(columns.kind)
+        out = self._digests("transactions", count)
+        self.device.launch(kernels.hash_transactions, count, *there, out)
+        return self._return("transactions", out)
+
+    def _hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
+        out = self._digests("receipts", len(hashes))
+        self.device.launch(
+            kernels.hash_receipts, len(hashes),
+            self._twin("hashes", hashes, np.uint32), self._twin("statuses", statuses, np.uint8),
+            self._twin("kinds", kinds, np.uint8), self._twin("fees", fees, np.uint64),
+            self._arena.put("key", blake3.key_words(key)), out,
+        )  # fmt: skip
+        return self._return("receipts", out)
+
+    def _make_root_keys(self, node_key: bytes, absent: bytes) -> TreeKeys:
+        return TreeKeys(self.device, node_key=node_key, absent=absent)
+
+    def _list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
+        if leaves.ndim != 2 or leaves.shape[1] != blake3.DIGEST_BYTES or leaves.dtype != np.uint8:
+            return self._host.list_root(leaves, node_key, absent)  # which refuses it
+        rows = self._twin("leaves", leaves, np.uint32)
+        keys = self._root_keys(node_key, absent)
+        return list_root(self.device, self._arena, rows, len(leaves), keys)

@@ -1,0 +1,178 @@
+"""Settlement on a device: slots of new accounts, debits, credits, and the write set.
+
+New accounts: the rows that pay to keys without account are listed in payload order, each key finds
+the least row that names it, and a prefix sum over those rows is the order of slots. The fee
+recipient stands last in the list. Credits are atomic additions, which commute; a changed slot is a
+bit set by an atomic or, and the bits are read out ascending by another prefix sum.
+Spec: spec/block.md#settlement.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numba import cuda, types
+
+from kernels.bitmap import count_marked, take_marked
+from kernels.gpu.grid import THREADS, device_function, kernel
+from kernels.gpu.prefix import add_halves, block_maximum
+from kernels.gpu.table import enter
+from kernels.integers import ONE, ZERO
+from kernels.layout import BALANCE_WORD, NO_SLOT, NONCE_WORD, SUCCESS
+
+BEFORE_LOW: Final = 0
+BEFORE_HIGH: Final = 1
+AFTER_LOW: Final = 2
+AFTER_HIGH: Final = 3
+BALANCE_MAX: Final = 4
+SUMS: Final = 5
+"""Positions in `sums`, (SUMS,) uint64: sums of lower and of upper halves, and the greatest."""
+
+_ABSENT = np.uint32(NO_SLOT)
+_SUCCESS = np.uint8(SUCCESS)
+_NONE = np.uint32(0)
+_SET = np.uint32(1)
+_SHIFT = np.uint64(6)
+_BIT_MASK = np.uint64(63)
+
+
+@kernel
+def flag_missing(statuses: Any, recipient_slots: Any, flags: Any) -> None:
+    """Set flags, (n,) uint32, to 1 for each success that pays to a key without account."""
+    i = cuda.grid(1)
+    if i < flags.shape[0]:
+        is_missing = (statuses[i] == _SUCCESS) & (recipient_slots[i] == _ABSENT)
+        flags[i] = _SET if is_missing else _NONE
+
+
+@kernel
+def list_missing(flags: Any, positions: Any, recipients: Any, rows: Any, keys: Any) -> None:
+    """Write flagged rows and their recipients' keys to rows, (m,) int32, and keys, (>= m, 4)."""
+    i = cuda.grid(1)
+    if i < flags.shape[0] and flags[i] == _SET:
+        place = np.int64(positions[i])
+        rows[place] = np.int32(i)
+        for word in range(4):
+            keys[place, word] = recipients[i, word]
+
+
+@kernel
+def flag_first(claims: Any, places: Any, flags: Any) -> None:
+    """Set flags, (m,) uint32, to 1 for the least row of each key; see `table.claim_keys`."""
+    row = cuda.grid(1)
+    if row < flags.shape[0]:
+        flags[row] = _SET if claims[np.int64(places[row])] == np.uint32(row) else _NONE
+
+
+@kernel
+def create_accounts(
+    entries: Any, records: Any, secret: Any, keys: Any, flags: Any, ranks: Any, count: Any
+) -> None:
+    """Give each flagged row's key the slot count + rank, with balance and nonce zero."""
+    row = cuda.grid(1)
+    if row < flags.shape[0] and flags[row] == _SET:
+        slot = count + np.int64(ranks[row])
+        for word in range(4):
+            records[slot, word] = keys[row, word]
+        enter(entries, records, secret, slot)
+
+
+@kernel
+def assign_slots(
+    claims: Any, places: Any, ranks: Any, rows: Any, count: Any, slots: Any, fee_slot: Any
+) -> None:
+    """Write the new slot of each listed row to slots[rows[row]], of the last ones to fee_slot[0].
+
+    places: (m or m + 1,) uint32, rows: (m,) int32; what stands behind the rows is the fee
+    recipient. slots: (n,) uint32; fee_slot: (1,) int64.
+    """
+    row = cuda.grid(1)
+    if row < places.shape[0]:
+        slot = count + np.int64(ranks[np.int64(claims[np.int64(places[row])])])
+        if row < rows.shape[0]:
+            slots[np.int64(rows[row])] = np.uint32(slot)
+        else:
+            fee_slot[0] = slot
+
+
+@device_function
+def mark(bitmap: Any, slot: Any) -> None:
+    """Put a slot into the set; others may put theirs meanwhile."""
+    wide = np.uint64(slot)
+    cuda.atomic.or_(bitmap, np.int64(wide >> _SHIFT), ONE << (wide & _BIT_MASK))
+
+
+@kernel
+def mark_changed(
+    sender_slots: Any, statuses: Any, recipient_slots: Any, fee_slot: Any, bitmap: Any
+) -> None:
+    """Put senders, recipients of successes and the fee recipient (fee_slot, or -1) into the set."""
+    i = cuda.grid(1)
+    if i < sender_slots.shape[0]:
+        mark(bitmap, sender_slots[i])
+    if i < statuses.shape[0] and statuses[i] == _SUCCESS:
+        mark(bitmap, recipient_slots[i])
+    if i == 0 and fee_slot >= 0:
+        mark(bitmap, fee_slot)
+
+
+@kernel
+def count_words(bitmap: Any, counts: Any) -> None:
+    """Write how many slots each of the first words holds to counts, (w,) uint32."""
+    i = cuda.grid(1)
+    if i < counts.shape[0]:
+        counts[i] = np.uint32(count_marked(bitmap, i, i + 1))
+
+
+@kernel
+def take_words(bitmap: Any, starts: Any, slots: Any) -> None:
+    """Move the set's slots to `slots`, ascending; starts: (w,) uint32 prefix sums of the counts."""
+    i = cuda.grid(1)
+    if i < starts.shape[0]:
+        take_marked(bitmap, i, i + 1, slots, np.int64(starts[i]))
+
+
+@kernel
+def read_changed(
+    records: Any, slots: Any, balances: Any, nonces: Any, sums: Any, low: Any, high: Any
+) -> None:
+    """Copy balances and nonces of the records at `slots`, and add the balances to `sums`.
+
+    low, high: positions in `sums` (int64); its greatest balance is raised as well.
+    """
+    shared = cuda.shared.array(THREADS, types.uint64)
+    i = cuda.grid(1)
+    balance = ZERO
+    if i < slots.shape[0]:
+        slot = np.int64(slots[i])
+        balance = records[slot, BALANCE_WORD]
+        balances[i] = balance
+        nonces[i] = records[slot, NONCE_WORD]
+    add_halves(shared, balance, sums, low, high)
+    greatest = block_maximum(shared, balance)
+    if cuda.threadIdx.x == 0:
+        cuda.atomic.max(sums, BALANCE_MAX, greatest)
+
+
+@kernel
+def debit_senders(
+    records: Any, sender_slots: Any, sender_balances: Any, sender_nonces: Any
+) -> None:
+    """Give each lane's sender the balance and nonce of its lane; no sender has two lanes."""
+    lane = cuda.grid(1)
+    if lane < sender_slots.shape[0]:
+        slot = np.int64(sender_slots[lane])
+        records[slot, BALANCE_WORD] = sender_balances[lane]
+        records[slot, NONCE_WORD] = sender_nonces[lane]
+
+
+@kernel
+def credit_recipients(
+    records: Any, statuses: Any, recipient_slots: Any, amounts: Any, fee_slot: Any, fee_total: Any
+) -> None:
+    """Add the amount of each success to its recipient, and the fees to the fee recipient."""
+    i = cuda.grid(1)
+    if i < statuses.shape[0] and statuses[i] == _SUCCESS:
+        place = (np.int64(recipient_slots[i]), BALANCE_WORD)
+        cuda.atomic.add(records, place, amounts[i])
+    if i == 0 and fee_slot >= 0:
+        cuda.atomic.add(records, (fee_slot, BALANCE_WORD), fee_total)

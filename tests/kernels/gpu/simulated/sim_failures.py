@@ -1,0 +1,210 @@
+"""What happens when the device fails in the middle, in the simulator: the block is done anyway.
+
+Failures are injected where the driver would report them, at a launch; memory really ends.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from nacl.signing import SigningKey
+from numpy.typing import NDArray
+
+from kernels.gpu.backend import GpuBackend
+from kernels.gpu.device import Arena, Device
+from kernels.gpu.failures import DeviceFailed
+from kernels.gpu.pinned import SIZE_MIN
+from kernels.host import HostBackend
+from kernels.layout import U8
+from spec import oracle
+from tests.engine.ledgers import accounts, engine_result, key, oracle_result
+from tests.kernels.gpu.simulated.arms import (
+    SETTINGS,
+    Gpu,
+    check_block,
+    device,
+    open_state,
+    transfer,
+)
+
+__all__ = ["device"]
+
+
+class FailingLaunches:
+    """Lets so many launches through and fails all later ones, as a device that is gone does."""
+
+    def __init__(self, device: Device, through: int) -> None:
+        """Stand between the device and its launches."""
+        self.count = 0
+        self._through = through
+        self._launch = device.launch_blocks
+        device.launch_blocks = self  # type: ignore[method-assign]  # the point of injection
+
+    def __call__(self, kernel: Any, blocks: int, *arguments: Any) -> None:
+        """Launch, or fail."""
+        self.count += 1
+        if self.count > self._through:
+            raise DeviceFailed("a launch: the device is gone")
+        self._launch(kernel, blocks, *arguments)
+
+
+def block(height: int) -> list[Any]:
+    """Return transfers to old and new accounts, one of them too small."""
+    first = [transfer(i, height - 1, 9 + i, key(i + 1)) for i in range(3)]
+    last = [transfer(4, height - 1, 20, key(60 + height)), transfer(5, height - 1, 1, key(99))]
+    return first + last
+
+
+def launches_of_a_block() -> int:
+    """Return how many launches a block takes, undone and redone."""
+    opened = Gpu()
+    made = accounts([1000] * 6)
+    state = open_state(made, opened.backend)
+    counter = FailingLaunches(opened.backend.device, 10**9)
+    check_block(state, made, block(1))
+    opened.backend.close()
+    return counter.count
+
+
+def test_a_device_that_is_lost_at_any_launch(rng: np.random.Generator) -> None:
+    """Wherever the device goes, this block and the next one are right, and it is said once."""
+    total = launches_of_a_block()
+    assert total > 30
+    for through in (0, *sorted(rng.choice(np.arange(1, total), 6, replace=False).tolist())):
+        opened = Gpu()
+        made = accounts([1000] * 6)
+        state = open_state(made, opened.backend)
+        FailingLaunches(opened.backend.device, through)
+        made, _ = check_block(state, made, block(1))
+        check_block(state, made, block(2), 2)
+        assert len(opened.told) == 1, through
+        assert "the CPU goes on: a launch: the device is gone" in opened.told[0]
+        assert opened.backend.degraded == opened.told[0]
+        opened.backend.close()
+
+
+def test_a_device_without_room_for_the_accounts() -> None:
+    """Accounts that do not fit are the host's alone, and a message says why."""
+    opened = Gpu(replace(SETTINGS, memory_bytes_max=50_000))
+    made = accounts([1000] * 6)
+    state = open_state(made, opened.backend)
+    check_block(state, made, block(1))
+    assert "exceed the 50000 that may be" in opened.told[0]
+    assert state.resident_bytes > 0
+    opened.backend.close()
+
+
+def test_memory_that_ends_during_a_block() -> None:
+    """When arrays cannot grow any more the block goes to the host, whole."""
+    opened = Gpu()
+    made = accounts([1000] * 6)
+    state = open_state(made, opened.backend)
+    made, _ = check_block(state, made, block(1))
+    device = opened.backend.device
+    device.bytes_max = device.bytes_taken
+    many = [transfer(0, 1 + i, 5, key(100 + i)) for i in range(40)]
+    check_block(state, made, many, 2)
+    assert len(opened.told) == 1
+    assert "memory" in opened.told[0]
+    opened.backend.close()
+
+
+@pytest.mark.parametrize("what", ["balance", "nonce", "tree", "key"])
+def test_a_difference_is_found_by_the_sample(what: str) -> None:
+    """A bit that flips on the device is noticed by the sample, and the host's result counts."""
+    opened = Gpu(replace(SETTINGS, check_blocks=1))
+    made = accounts([1000] * 40)
+    state = open_state(made, opened.backend)
+    made, _ = check_block(state, made, block(1))
+    assert opened.told == []
+    there: Any = state.accounts._device  # type: ignore[attr-defined]  # the device's own arrays
+    if what == "tree":
+        there._tree._nodes[15, 0] ^= np.uint32(1)
+    else:
+        there._records[0, {"balance": 4, "nonce": 5, "key": 0}[what]] ^= np.uint64(1 << 40)
+    payload = oracle.encode_payload(oracle.pack_lanes(block(2)))
+    expected, _ = oracle_result(made, payload, 2)
+    result, _ = engine_result(state, payload, 2)
+    assert result == expected
+    assert len(opened.told) == 1
+    assert "the CPU" in opened.told[0]
+    opened.backend.close()
+
+
+class HostVerifier:
+    """Verifies by the host's own path, as a device would; refuses or lies when told to."""
+
+    def __init__(self, fault: str) -> None:
+        """fault: empty, `fail` or `lie`."""
+        self._host = HostBackend("serial", 1)
+        self._fault = fault
+        self.calls = 0
+
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> NDArray[np.bool_]:
+        """Judge, fail, or turn the first verdict round."""
+        self.calls += 1
+        if self._fault == "fail":
+            raise DeviceFailed("signatures: the device is gone")
+        verdicts = self._host.verify_signatures(public_keys, signatures, messages).view(np.bool_)
+        return np.concatenate((~verdicts[:1], verdicts[1:])) if self._fault == "lie" else verdicts
+
+    def close(self) -> None:
+        """Close the path."""
+        self._host.close()
+
+
+@pytest.mark.parametrize("fault", ["", "fail", "lie"])
+def test_signatures_that_the_device_fails_at(fault: str) -> None:
+    """Verdicts are the host's, whether the device judges, is gone or lies; small batches stay."""
+    told: list[str] = []
+    settings = replace(SETTINGS, crossover_signatures=2, check_blocks=1)
+    verifier = HostVerifier(fault)
+    backend = GpuBackend(HostBackend("serial", 1), Device(), settings, told.append, verifier)
+    signer = SigningKey(bytes(32))
+    messages = np.arange(24, dtype=np.uint8).reshape(3, 8)
+    signatures = np.array(
+        [list(signer.sign(row.tobytes()).signature) for row in messages], np.uint8
+    )
+    keys = np.tile(np.frombuffer(bytes(signer.verify_key), np.uint8), (3, 1))
+    signatures[1, 3] ^= 1
+    for _ in range(2):
+        verdicts = backend.verify_signatures(keys, signatures, messages)
+        assert verdicts.view(np.bool_).tolist() == [True, False, True]
+    assert backend.verify_signatures(keys[:1], signatures[:1], messages[:1]).tolist() == [1]
+    assert verifier.calls == (1 if fault else 2)
+    assert len(told) == (1 if fault else 0)
+    backend.close()
+
+
+def test_memory_is_counted_and_bounded(device: Device) -> None:
+    """Arrays count while they live; more than the bound is refused, and nothing is taken then."""
+    device.bytes_max = 1000
+    array = device.array(100, np.uint64)
+    assert device.bytes_taken == 800
+    with pytest.raises(DeviceFailed, match="memory: 201 bytes more than the 800"):
+        device.empty(201, np.uint8)
+    del array
+    assert device.bytes_taken == 0
+    arena = Arena(device)
+    first = arena.take("a", 100, np.uint32)
+    second = arena.take("a", (10, 4), np.uint64)
+    assert second.nbytes <= 512 == device.bytes_taken
+    assert first.shape == (100,)
+
+
+def test_pinned_buffers_come_back_with_their_last_view(device: Device) -> None:
+    """A buffer is lent again when no view of it is left, and not before."""
+    pool = device.pinned
+    array = pool.take((3, 5), np.uint64)
+    assert array.shape == (3, 5)
+    assert pool.holds(array)
+    assert pool.holds(array[1:])
+    assert not pool.holds(np.zeros(3))
+    address, view = array.ctypes.data, array[2, 1:]
+    del array
+    other = pool.take((8,), np.uint8)
+    assert other.ctypes.data != address
+    assert view.flags.writeable
+    del view
+    assert pool.take((SIZE_MIN,), np.uint8).ctypes.data == address

@@ -1,0 +1,50 @@
+"""Every kernel of the device in Numba's simulator, which has to be chosen before Numba is imported.
+
+So each file of `simulated/` is run by a pytest of its own, in a process with the simulator.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SEED
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+FOLDER = Path(__file__).with_name("simulated")
+SECONDS_MAX = 300
+FILES = sorted(FOLDER.glob("sim_*.py"))
+
+
+def run_in_simulator(*arguments: str) -> str:
+    """Run pytest with the simulator; returns what it printed, and fails if it failed."""
+    environment = dict(
+        os.environ, NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1", TOS_TEST_SEED=str(SEED)
+    )
+    # Bodies wrap on purpose, which compiled code does without a word.
+    wrapping = "ignore:overflow encountered:RuntimeWarning"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", wrapping]
+    done = subprocess.run(
+        [*command, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True,
+        timeout=SECONDS_MAX, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_in_the_simulator(path: Path) -> None:
+    """All claims of the file hold in the simulator, and none of them is left out."""
+    printed = run_in_simulator(str(path))
+    assert re.search(r"\d+ passed", printed)
+    assert "skipped" not in printed
+
+
+def test_all_files_are_found() -> None:
+    """There is a file for each part of the device's work."""
+    assert {path.stem for path in FILES} >= {
+        "sim_accounts", "sim_failures", "sim_hashes", "sim_lanes", "sim_prefix", "sim_tree",
+    }  # fmt: skip
