@@ -33,7 +33,7 @@ FINAL_WAIT_S = 60
 INSIST_S = 120
 """how long a batch is sent again before it counts as refused"""
 AGAIN_PAUSE_S = 0.1
-STALLED_S = 5
+STALLED_S = 10
 """after which what was taken and is not final is sent again"""
 LOOK_S = 0.5
 PROBES = 4

@@ -63,8 +63,8 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("run", "offered tx/s", "final tx/s", "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(name, justify="right")
-    for name in ("cores: consensus", "executors", "load", "everything", "of"):
-        table.add_column(name, justify="right")
+    for name in ("consensus", "executors", "load", "all"):
+        table.add_column(f"{name}, cores", justify="right")
     for row in rows:
         latency = row["finality_ms"]
         cpu = row["cpu_percent"]
@@ -83,14 +83,14 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
 @click.option(
     "--duration",
     type=click.IntRange(5, 3_600),
-    default=40,
+    default=30,
     show_default=True,
     help="of each window, in seconds",
 )
 @click.option(
     "--rate",
     type=click.IntRange(100, 10**6),
-    default=60_000,
+    default=80_000,
     show_default=True,
     help="that the closed loop tries to offer; above what the network can do",
 )
@@ -99,6 +99,10 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
 @click.option(
     "--connections", type=click.IntRange(1, 64), default=2, show_default=True, help="per validator"
 )
+@click.option(
+    "--in-flight", type=click.IntRange(1), default=200_000, show_default=True,
+    help="of the closed loop: transfers that may not be final yet",
+)  # fmt: skip
 @click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
