@@ -178,10 +178,11 @@ class GpuBackend:
         there = None
         if self._guard.device is not None:
             try:
-                there = DeviceAccounts(
-                    self.device, self._uploads, here.records, here.count, supply=here.supply,
-                    secret=secret, leaf_key=leaf_key, node_key=node_key,
-                )  # fmt: skip
+                with self._guard.lock:
+                    there = DeviceAccounts(
+                        self.device, self._uploads, here.records, here.count, supply=here.supply,
+                        secret=secret, leaf_key=leaf_key, node_key=node_key,
+                    )  # fmt: skip
             except DeviceFailed as error:
                 self._guard.give_up(str(error))
         mirror = Mirror(here, tree)
@@ -209,7 +210,8 @@ class GpuBackend:
         if count < self._settings.crossover_transactions:
             return here()
         try:
-            result = there()
+            with self._guard.lock:
+                result = there()
             if self._guard.is_due(kind):
                 expected = here()
                 if not np.array_equal(np.asarray(result), np.asarray(expected)):
