@@ -34,6 +34,8 @@ from runtime.keypair import SEED_BYTES, KeyPair
 from runtime.settings import FILE_NAME, set_keys, toml_table
 
 NETWORK_NAME = "network.json"
+KEYS_NAME = "keys"
+"""Folder of the keys of the first accounts, for a wallet."""
 HOST = "127.0.0.1"
 PORTS_EACH = 10
 PORT_MAX = 65_535
@@ -150,6 +152,7 @@ def new_network(plan: NetworkPlan) -> dict[str, Any]:
         "chain_id": json.loads(chain)["chain_id"],
         "genesis_hash": json.loads(chain)["genesis_hash"],
         "genesis": str(genesis.absolute()),
+        "keys": str(plan.out.joinpath(KEYS_NAME).absolute()),
         "validators": [member.described() for member in members],
     }
     plan.out.joinpath(NETWORK_NAME).write_text(json.dumps(network, indent=2) + "\n")
@@ -218,6 +221,7 @@ def _write_genesis(plan: NetworkPlan, members: Sequence[Member], genesis: Path) 
             "genesis", "new", "--out", str(genesis), "--json",
             "--validators", str(folder.joinpath("validators.json")),
             "--schedule", str(folder.joinpath("schedule.json")),
+            "--keys", str(plan.out.joinpath(KEYS_NAME)),
             *plan.genesis_arguments,
         )  # fmt: skip
 

@@ -27,6 +27,7 @@ from engine.writer import seconds
 from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
 from runtime.errors import ExplainedError
 from runtime.keypair import KeyPair
+from runtime.keystore import KeyEntry, Keystore
 from runtime.settings import Config
 
 CHAIN_ID = 31_337
@@ -64,6 +65,14 @@ class Pace:
 def dev_key(number: int) -> KeyPair:
     """Return the key of an account; everybody can compute it."""
     return KeyPair.of(derive_key(SEED_CONTEXT, number.to_bytes(8, "little")))
+
+
+def store_dev_keys(keystore: Keystore, accounts: int) -> list[KeyEntry]:
+    """Store the keys of the first KEYS_SHOWN_MAX of so many accounts, unsealed; return them."""
+    return [
+        keystore.add(f"dev{number}", dev_key(number).seed, None)
+        for number in range(min(KEYS_SHOWN_MAX, accounts))
+    ]
 
 
 def dev_genesis(accounts: int, timestamp_ms: int) -> Genesis:

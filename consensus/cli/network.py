@@ -91,7 +91,7 @@ def new(
         click.echo(f"  python -m consensus run --home {out}/{member['name']}")
     first = made["validators"][0]
     click.echo(f"look at it: python -m consensus status --home {out}/{first['name']}")
-    click.echo(f"wallets:    export TOS_URL={first['executor_url']}")
+    click.echo(f"wallets:    export TOS_URL={first['executor_url']} TOS_KEYS={made['keys']}")
 
 
 @click.command()

@@ -87,14 +87,12 @@ def dev(
 
 def first_screen(ready: "Ready", keystore: Keystore, pace: "Pace") -> dict[str, Any]:
     """Store the keys of the chain's accounts, and return what a person needs to begin."""
-    from engine.dev import KEYS_SHOWN_MAX, dev_key
+    from engine.dev import store_dev_keys
 
     genesis = ready.store.genesis
     accounts = []
-    for number in range(min(KEYS_SHOWN_MAX, len(genesis.account_keys))):
-        pair = dev_key(number)
-        entry = keystore.add(f"dev{number}", pair.seed, None)
-        address = encode_address(pair.public_key, genesis.address_prefix)
+    for entry in store_dev_keys(keystore, len(genesis.account_keys)):
+        address = encode_address(entry.public_key, genesis.address_prefix)
         accounts.append({"name": entry.name, "address": address})
     url = f"http://{ready.queries}"
     return {

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 import click
 
-from engine.cli.options import FILE, json_option, print_json
+from engine.cli.options import FILE, FOLDER, json_option, print_json
 from engine.constants import PARAMETER_MAX
+from engine.dev import store_dev_keys
 from engine.genesis import Genesis, Parameters, genesis_hash, params_hash
 from engine.genesis_file import load_genesis
 from engine.genesis_new import ACCOUNTS_MAX, CHAIN_ID, NETWORK, read_list, write_new_genesis
+from runtime.keystore import Keystore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +51,9 @@ def parameter_options(command: F) -> F:
 )  # fmt: skip
 @click.option("--chain-id", type=click.IntRange(1, 2**32 - 1), default=CHAIN_ID, show_default=True)
 @click.option("--timestamp-ms", type=click.IntRange(0), help="now by default")
+@click.option(
+    "--keys", type=FOLDER, metavar="DIR", help="store the keys of the first accounts there"
+)
 @parameter_options
 @json_option
 def new(
@@ -58,6 +63,7 @@ def new(
     accounts: int,
     chain_id: int,
     timestamp_ms: int | None,
+    keys: Path | None,
     is_json: bool,
     **parameters: int,
 ) -> None:
@@ -71,6 +77,8 @@ def new(
         schedule=[] if schedule is None else read_list(schedule),
         accounts=accounts,
     )
+    if keys is not None:
+        store_dev_keys(Keystore(keys), accounts)
     _show(made, is_json)
 
 
