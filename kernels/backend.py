@@ -162,7 +162,7 @@ def require_packages() -> None:
     """Raise DeviceUnavailable where nothing can compile for a device."""
     from kernels.jit import CONFIG  # loads Numba: only when a device is wanted
 
-    names = ("numba_cuda",)
+    names = ("numba_cuda", "cupy")
     if CONFIG.ENABLE_CUDASIM or all(importlib.util.find_spec(name) for name in names):
         return
     raise DeviceUnavailable(

@@ -11,7 +11,13 @@ import time
 import numpy as np
 
 from kernels import jit, marks, outcomes, pending, pending_order, pending_rows
-from kernels.backend import Backend, BackendName, open_backend
+from kernels.backend import (
+    Backend,
+    BackendName,
+    DeviceSettings,
+    DeviceUnavailable,
+    open_backend,
+)
 from kernels.host_accounts import key_words, read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import Columns, Rules
@@ -21,7 +27,9 @@ COUNT = 32
 
 RULES = Rules(chain_id=1, height=1, fee_minimum=1, account_minimum=1, accounts_max=1024)
 KEY = bytes(range(32))
-ARMS: tuple[BackendName, ...] = ("serial", "cpu")
+ARMS: tuple[BackendName, ...] = ("serial", "cpu", "gpu")
+"""Whose kernels are compiled; those of the last only where there is a device."""
+DEVICE = DeviceSettings(crossover_transactions=1, crossover_signatures=1, check_blocks=0)
 
 
 def made_up_columns() -> Columns:
@@ -119,7 +127,7 @@ def exercise_pool() -> None:
 
 
 def main() -> int:
-    """Compile for both arms and say what is going on."""
+    """Compile for all arms and say what is going on."""
     if not __debug__:
         sys.stderr.write("kernels.warm: python -O removes checks that must run; start without -O\n")
         return 2
@@ -130,7 +138,10 @@ def main() -> int:
     sys.stdout.flush()
     start = time.monotonic_ns()
     for name in ARMS:
-        backend = open_backend(name)
+        try:
+            backend = open_backend(name, device=DEVICE)
+        except DeviceUnavailable:
+            continue  # whoever wants the device is told why there is none
         try:
             exercise(backend)
         finally:

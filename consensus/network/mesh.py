@@ -96,6 +96,8 @@ class Mesh:
             "votes": frozenset(),
             "sync": frozenset(),
         }
+        self._banned_in_turn: set[bytes] = set()
+        """whose frames may have been read already"""
         self._outgoing = Outgoing()
         self._counts: dict[str, int] = {}
         self._is_stopping = threading.Event()
@@ -176,6 +178,7 @@ class Mesh:
         """Wait for work, at most TICK_MS, and do some of each kind."""
         self._wait()
         now = now_ms()
+        self._banned_in_turn.clear()
         self._take_orders(now)
         for is_vote, link, count in (
             (True, self._votes, VOTES_PER_TURN),
@@ -220,6 +223,9 @@ class Mesh:
 
     def _take(self, peer: bytes, frame: bytes, now: int, *, is_vote: bool) -> None:
         """Hand a frame's message to the node."""
+        if peer in self._banned_in_turn:
+            self._count("dropped_banned")
+            return
         try:
             message = decode_message(frame)
         except DecodeError as error:
@@ -234,6 +240,7 @@ class Mesh:
 
     def _ban(self, peer: bytes, reason: str, now: int) -> None:
         self._count("bans")
+        self._banned_in_turn.add(peer)
         self._report("peer banned", {"peer": peer.hex(), "reason": reason, "ban_ms": BAN_MS})
         self._votes.ban(peer, now + BAN_MS)
         self._sync.ban(peer, now + BAN_MS)

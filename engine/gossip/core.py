@@ -15,7 +15,6 @@ from engine.gossip.effects import COUNTS, Ban, Batch, Effect, PoolView, Send
 from engine.gossip.frames import (
     HASHES_MAX,
     NOTHING,
-    PLACE_MAX,
     RECORDS_MAX,
     BadFrame,
     Frame,
@@ -23,7 +22,6 @@ from engine.gossip.frames import (
     decode_frame,
     encode_frame,
     has_twins,
-    places_of,
 )
 from engine.gossip.known import ENTRIES, PEERS_MAX, SECRET_BYTES, Known, State
 from engine.gossip.peer import GossipLimits, Peer
@@ -156,7 +154,7 @@ class Gossip:
         if not peer.pushed.take(len(hashes), now_ms):
             self.counts["dropped_quota"] += len(hashes)
             return self._blame(peer, FLOOD_POINTS, "more transactions than a peer may push", now_ms)
-        self._queue(peer, records, hashes, now_ms)
+        self._queue(peer, records, hashes, now_ms, is_pushed=True)
         return []
 
     def _take_found(self, peer: Peer, records: U8, hashes: U8, now_ms: int) -> list[Effect]:
@@ -169,15 +167,17 @@ class Gossip:
             if not all(row.tobytes() in names for row in hashes):
                 raise BadFrame("an answer with a record that was not wanted")
         self.counts["records_served_in"] += len(hashes)
-        self._queue(peer, records, hashes, now_ms)
+        self._queue(peer, records, hashes, now_ms, is_pushed=False)
         return self._tick_peer(peer, now_ms)
 
-    def _queue(self, peer: Peer, records: U8, hashes: U8, now_ms: int) -> None:
+    def _queue(self, peer: Peer, records: U8, hashes: U8, now_ms: int, *, is_pushed: bool) -> None:
         """Let what is new wait for judgement."""
         self._known.add_holder(hashes, peer.bit)
         rows = np.flatnonzero(self._known.states(hashes, now_ms) < State.QUEUED)
         self.counts["records_duplicate"] += len(hashes) - len(rows)
         room = self._limits.waiting_records - peer.waiting_count
+        if is_pushed and (peer.wanted is not None or len(peer.to_want)):
+            room = 0  # it comes after those that are still to be fetched: nonces follow each other
         if len(rows) > room:  # to be fetched when there is room again
             late = hashes[rows[room:]]
             self.counts["records_deferred"] += len(late)
@@ -214,14 +214,9 @@ class Gossip:
         if place is None:
             self.counts["unasked"] += 1
             return self._blame(peer, UNASKED_POINTS, "an inventory that nobody waits for", now_ms)
-        places = places_of(frame.items)
-        if len(places):
-            if int(places[0]) < place or bool((places[1:] < places[:-1]).any()):
-                raise BadFrame("an inventory out of order")
-            place = int(places[-1])
-        if frame.place and (not len(places) or frame.place <= place):
+        if frame.place and (frame.place <= place or not len(frame.items)):
             raise BadFrame("an inventory that does not advance")
-        self.counts["hashes_listed"] += len(places)
+        self.counts["hashes_listed"] += len(frame.items)
         self._hear(peer, frame.items, now_ms)
         peer.pages += 1
         if frame.place and peer.pages >= PAGES_MAX:
@@ -305,11 +300,14 @@ class Gossip:
             is_new = holders & np.uint32(1 << peer.bit) == 0
             if not is_new.any():
                 continue
-            name = is_new.tobytes()
+            name, chosen = is_new.tobytes(), hashes[is_new]
+            self._known.add_holder(chosen, peer.bit)
+            if len(peer.backlog):  # behind those that were not taken
+                self.counts["pushes_deferred"] += len(chosen)
+                self.counts["dropped_backlog_full"] += peer.backlog.add(chosen)
+                continue
             if name not in frames:
                 frames[name] = encode_frame(Kind.PUSH, records[is_new])
-            chosen = hashes[is_new]
-            self._known.add_holder(chosen, peer.bit)
             self.counts["records_pushed"] += len(chosen)
             effects.append(Send(peer=key, kind=Kind.PUSH, data=frames[name], hashes=chosen))
         return effects
@@ -403,11 +401,7 @@ class Gossip:
         self._turn += 1
         place, peer.their_ask = peer.their_ask, None
         assert place is not None
-        hashes = self._pool.page(place, HASHES_MAX)
-        following = 0
-        if len(hashes) == HASHES_MAX:
-            last = int(places_of(hashes)[-1])
-            following = last + 1 if last < PLACE_MAX else 0
+        hashes, following = self._pool.page(place, HASHES_MAX)
         data = encode_frame(Kind.INVENTORY, hashes, following)
         return [Send(peer=peer.key, kind=Kind.INVENTORY, data=data)]
 

@@ -28,8 +28,11 @@ class PoolView(Protocol):
     def find(self, hashes: U8) -> tuple[U8, U8]:
         """Return those of (n, 32) hashes that wait, (m, 32), and their records, (m, 192)."""
 
-    def page(self, place: int, count_max: int) -> U8:
-        """Return the lowest hashes that wait from a place on, ascending by place, (m, 32)."""
+    def page(self, place: int, count_max: int) -> tuple[U8, int]:
+        """Return the first hashes that wait from a place on, (m, 32), by arrival.
+
+        Also returns the place at which the next page begins, 0 where there is none.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,7 +15,6 @@ HEAD_BYTES = 16
 VERSION = 1
 RECORDS_MAX = (FRAME_BYTES_MAX - HEAD_BYTES) // TRANSACTION_BYTES
 HASHES_MAX = 16_384
-PLACE_MAX = 2**64 - 1
 _HEAD = struct.Struct("<BBHIQ")
 assert _HEAD.size == HEAD_BYTES
 assert RECORDS_MAX == 5_461
@@ -96,14 +95,9 @@ def decode_frame(data: bytes) -> Frame:
     return Frame(kind=Kind(kind), items=items.reshape(count, width), place=place)
 
 
-def places_of(hashes: U8) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """Return the place of each of (n, 32) hashes, (n,) uint64."""
-    return np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1)
-
-
 def has_twins(hashes: U8) -> bool:
     """Say whether one of (n, 32) hashes stands there twice."""
-    places = np.sort(places_of(hashes))
-    if not bool((places[1:] == places[:-1]).any()):
+    firsts = np.sort(np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1))
+    if not bool((firsts[1:] == firsts[:-1]).any()):
         return False
     return len({row.tobytes() for row in hashes}) < len(hashes)

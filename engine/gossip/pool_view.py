@@ -28,15 +28,18 @@ class MempoolView:
             records = self._pool.rows.words[rows[is_here]].view(np.uint8)
         return hashes[is_here], records
 
-    def page(self, place: int, count_max: int) -> U8:
-        """Return the lowest hashes that wait from a place on, ascending by place, (m, 32)."""
+    def page(self, place: int, count_max: int) -> tuple[U8, int]:
+        """Return the first hashes that wait from a place on, (m, 32), and the next place."""
         rows = self._pool.rows
         with self._pool.lock:
             count = int(rows.counts[pending_rows.ROWS])
-            is_wanted = (rows.rank[:count] != 0) & (rows.hashes[:count, 0] >= np.uint64(place))
-            numbers = np.flatnonzero(is_wanted)
-            places = rows.hashes[numbers, 0]
+            arrived = rows.links[:count, pending_rows.ARRIVED]
+            numbers = np.flatnonzero((rows.rank[:count] != 0) & (arrived >= np.uint64(place)))
+            places = arrived[numbers]
+            following = 0
             if len(numbers) > count_max:
-                lowest = np.argpartition(places, count_max)[:count_max]
-                numbers, places = numbers[lowest], places[lowest]
-            return rows.hashes[numbers[np.argsort(places, kind="stable")]].view(np.uint8)
+                order = np.argpartition(places, count_max)
+                following = int(places[order[count_max]])
+                numbers, places = numbers[order[:count_max]], places[order[:count_max]]
+            hashes = rows.hashes[numbers[np.argsort(places, kind="stable")]].view(np.uint8)
+        return hashes, following

@@ -18,6 +18,7 @@ from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable
 from kernels.gpu import hashes as kernels
 from kernels.gpu.columns import Uploads
 from kernels.gpu.device import Arena, Device
+from kernels.gpu.ed25519 import DeviceVerifier
 from kernels.gpu.failures import DeviceDiffers, DeviceFailed
 from kernels.gpu.grid import SIMULATED
 from kernels.gpu.guard import Guard
@@ -50,17 +51,23 @@ class Verifier(Protocol):
 def open_gpu(
     settings: DeviceSettings, threads: int | None, tell: Callable[[str], None]
 ) -> "GpuBackend":
-    """Open the first device; raises DeviceUnavailable with what is missing."""
+    """Open the first device.
+
+    Raises DeviceUnavailable with what is missing, VerdictDiffers for a device that judges a
+    published signature otherwise than the specification.
+    """
     if SIMULATED and not settings.is_simulator_allowed:
         raise DeviceUnavailable("NUMBA_ENABLE_CUDASIM is set: the simulator is no device; unset it")
     if not cuda.is_available():
         raise DeviceUnavailable(f"no GPU: {_reason()}; use the backend 'cpu'")
+    # The verifier first: its memory is then no part of what the accounts may take.
+    verifier = None if SIMULATED else DeviceVerifier()
     try:
         device = Device(settings.memory_bytes_max)
     except DeviceFailed as error:
         raise DeviceUnavailable(f"the GPU cannot be used: {error}") from error
     host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
-    return GpuBackend(host, device, settings, tell)
+    return GpuBackend(host, device, settings, tell, verifier)
 
 
 def _reason() -> str:
@@ -80,7 +87,7 @@ class GpuBackend:
         tell: Callable[[str], None],
         verifier: Verifier | None = None,
     ) -> None:
-        """Own both; verifier None: signatures are verified on the host."""
+        """Own all of them; verifier None: signatures are verified on the host."""
         self.name: BackendName = "gpu"
         self.threads = host.threads
         self.device = device
@@ -178,10 +185,11 @@ class GpuBackend:
         there = None
         if self._guard.device is not None:
             try:
-                there = DeviceAccounts(
-                    self.device, self._uploads, here.records, here.count, supply=here.supply,
-                    secret=secret, leaf_key=leaf_key, node_key=node_key,
-                )  # fmt: skip
+                with self._guard.lock:
+                    there = DeviceAccounts(
+                        self.device, self._uploads, here.records, here.count, supply=here.supply,
+                        secret=secret, leaf_key=leaf_key, node_key=node_key,
+                    )  # fmt: skip
             except DeviceFailed as error:
                 self._guard.give_up(str(error))
         mirror = Mirror(here, tree)
@@ -209,7 +217,8 @@ class GpuBackend:
         if count < self._settings.crossover_transactions:
             return here()
         try:
-            result = there()
+            with self._guard.lock:
+                result = there()
             if self._guard.is_due(kind):
                 expected = here()
                 if not np.array_equal(np.asarray(result), np.asarray(expected)):

@@ -56,7 +56,11 @@ class Upload(NamedTuple):
 
 
 class Uploads:
-    """The batches that are on the device: the present one and the one before it."""
+    """The batches that are on the device: the present one and the one before it.
+
+    Each piece of work on a batch ends with its results on the host, so nothing reads the older one
+    any more when the next batch is copied into its place, beside whatever runs.
+    """
 
     def __init__(self, device: Device) -> None:
         """Begin with none."""
@@ -94,13 +98,13 @@ def upload_columns(device: Device, arena: Arena, columns: Columns) -> Upload:
     region = arena.take("columns", size, np.uint8)
     if places is not None:
         first = min(column.ctypes.data for column in held if column.size)
-        device.copy_in(_bytes_at(first, size), region)
+        device.copy_in(_bytes_at(first, size), region, is_ahead=True)
     else:
         places, offset = [], 0
         for column in held:
             places.append(offset)
             target = region[offset : offset + column.nbytes]
-            device.copy_in(column.reshape(-1).view(np.uint8), target)
+            device.copy_in(column.reshape(-1).view(np.uint8), target, is_ahead=True)
             offset += -(-column.nbytes // ALIGN) * ALIGN
     views = [
         _view(device, region, place, column, _WORDS.get(name))

@@ -7,6 +7,7 @@ host go through buffers of locked pages, of which the pool keeps some. Read `res
 """
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any, Final
@@ -57,6 +58,8 @@ class Device:
         self.bytes_max = free - (free >> RESERVE_SHIFT) if bytes_max is None else bytes_max
         self.bytes_taken = 0
         """of device memory, by arrays that are alive"""
+        self.lock = threading.RLock()
+        """is held through every piece of work: pool and queries hash while a block is executed"""
         self.pinned = PinnedPool(_pinned_buffer)
         self.meter: Meter | None = None
         """measures what the device does, while there is one"""
@@ -98,45 +101,47 @@ class Device:
         self.copy_in(source, target)
         return target
 
-    def copy_in(self, source: NDArray[Any], target: Any) -> None:
+    def copy_in(self, source: NDArray[Any], target: Any, *, is_ahead: bool = False) -> None:
         """Copy a C-contiguous host array to an equal one on the device, before later launches.
 
         The source may change as soon as this returns, unless it is pinned by this device's pool:
-        then it must stay as it is until the results of later launches are fetched.
+        then it must stay as it is until the results of later launches are fetched. is_ahead: in a
+        stream of its own, beside launches of before; none of them may use the target.
         """
         if not source.size:
             return
         data = source.reshape(-1).view(np.uint8)
         bytes_target = target.reshape(int(target.size)).view(np.uint8)
-        with refusals("copy to the device"), self._metered("copy_in", data.nbytes, self.uploads):
+        stream = self.uploads if is_ahead else self.stream
+        with refusals("copy to the device"), self._metered("copy_in", data.nbytes, stream):
             if self.pinned.holds(data):
-                bytes_target.copy_to_device(data, stream=self.uploads)
+                bytes_target.copy_to_device(data, stream=stream)
             else:
-                self._copy_staged(data, bytes_target)
+                self._copy_staged(data, bytes_target, stream)
+        if is_ahead:
             self._follow_uploads()
 
-    def _copy_staged(self, data: U8, target: Any) -> None:
+    def _copy_staged(self, data: U8, target: Any, stream: Any) -> None:
         """Copy through two pinned buffers: one is filled while the other is on its way."""
         if not self._staging:
             self._staging = [(_pinned_buffer(STAGING_BYTES), cuda.event()) for _ in range(2)]
             for _, event in self._staging:
-                event.record(self.uploads)
+                event.record(stream)
         for start in range(0, len(data), STAGING_BYTES):
             buffer, event = self._staging[0]
             self._staging.reverse()
             event.synchronize()
             piece = data[start : start + STAGING_BYTES]
             buffer[: len(piece)] = piece
-            target[start : start + len(piece)].copy_to_device(
-                buffer[: len(piece)], stream=self.uploads
-            )
-            event.record(self.uploads)
+            target[start : start + len(piece)].copy_to_device(buffer[: len(piece)], stream=stream)
+            event.record(stream)
 
     def _follow_uploads(self) -> None:
         """Let what is launched next wait for the copies that were begun."""
-        event = cuda.event()
-        event.record(self.uploads)
-        event.wait(self.stream)
+        with refusals("copy to the device"):
+            event = cuda.event()
+            event.record(self.uploads)
+            event.wait(self.stream)
 
     def fetch(self, array: Any) -> NDArray[Any]:
         """Return a device array on the host, in pinned memory; waits for all launches before it."""

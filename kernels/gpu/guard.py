@@ -17,6 +17,7 @@ class Guard:
     ) -> None:
         """check_blocks: 0 for none; tell: is told why the device was given up, on any thread."""
         self.device: Device | None = device
+        self.lock = device.lock
         self.lost = ""
         """why the device is not used any more, empty while it is"""
         self.check_blocks = check_blocks

@@ -122,7 +122,8 @@ class GuardedAccounts:
         """See HostAccounts.update_tree_slots."""
         if self._device is not None:
             try:
-                self._device.update_tree_slots(slots, count_before, count_after)
+                with self._guard.lock:
+                    self._device.update_tree_slots(slots, count_before, count_after)
                 if self._is_sampled:
                     self._check_root()
                     self._is_sampled = False
@@ -135,7 +136,8 @@ class GuardedAccounts:
         """See HostAccounts.root."""
         if self._device is not None:
             try:
-                return self._device.root()
+                with self._guard.lock:
+                    return self._device.root()
             except DeviceFailed as error:
                 self._give_up(error)
         return self._settled().root()
@@ -146,7 +148,8 @@ class GuardedAccounts:
         if self._device is not None:
             leaf = slot >> 1
             try:
-                path = self._device.path(leaf)
+                with self._guard.lock:
+                    path = self._device.path(leaf)
                 return self._mirror.now.records[2 * leaf : 2 * leaf + 2].tobytes(), path
             except DeviceFailed as error:
                 self._give_up(error)
@@ -157,7 +160,8 @@ class GuardedAccounts:
         assert self.count == changes.count_after, "changes are undone in reverse order"
         if self._device is not None:
             try:
-                self._device.undo(changes)
+                with self._guard.lock:
+                    self._device.undo(changes)
             except DeviceFailed as error:
                 self._give_up(error)
         self._mirror.follow(self._mirror.later.undo, changes)
@@ -183,7 +187,8 @@ class GuardedAccounts:
         if self._device is None or not is_large:
             return here(self._mirror.now)
         try:
-            result = there(self._device)
+            with self._guard.lock:
+                result = there(self._device)
         except DeviceFailed as error:
             self._give_up(error)
             return here(self._mirror.now)
@@ -198,7 +203,8 @@ class GuardedAccounts:
         """Settle on the device; the host's copy follows."""
         assert self._device is not None, "the device was there"
         try:
-            changes = self._device.settle(*given)
+            with self._guard.lock:
+                changes = self._device.settle(*given)
         except DeviceFailed as error:
             self._give_up(error)
             return self._mirror.now.settle(*given)
@@ -211,7 +217,8 @@ class GuardedAccounts:
         assert self._device is not None, "the device was there"
         result = None
         try:
-            result = self._device.settle(*given)
+            with self._guard.lock:
+                result = self._device.settle(*given)
         except DeviceFailed as error:
             self._give_up(error)
         expected = self._mirror.now.settle(*given)
@@ -223,7 +230,8 @@ class GuardedAccounts:
         """Bring the device to the state after changes that the host made."""
         if self._device is not None:
             try:
-                self._device.redo(changes)
+                with self._guard.lock:
+                    self._device.redo(changes)
             except DeviceFailed as error:
                 self._give_up(error)
 
@@ -231,7 +239,9 @@ class GuardedAccounts:
         """Hash the host's records anew and compare; raises DeviceDiffers."""
         assert self._device is not None, "the device was there"
         now = self._mirror.now
-        if self._device.root() != self._mirror.tree.root_of(now.records, now.count):
+        with self._guard.lock:
+            root = self._device.root()
+        if root != self._mirror.tree.root_of(now.records, now.count):
             raise DeviceDiffers("a root over the accounts differs from the CPU's")
 
     def _give_up(self, error: DeviceFailed) -> None:

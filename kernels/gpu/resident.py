@@ -169,7 +169,9 @@ class DeviceAccounts:
         if found is None:
             return None
         recipients, fee_slot = found
-        created = self._device.fetch(self._records[count_before : self.count])
+        created = np.empty((0, ACCOUNT_WORDS), np.uint64)
+        if self.count > count_before:
+            created = self._device.fetch(self._records[count_before : self.count])
         senders = self._twin("senders", sender_slots)
         slots = self._changed(senders, statuses, recipients, fee_slot)
         changed = int(slots.shape[0])

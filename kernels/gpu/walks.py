@@ -1,7 +1,7 @@
 """Lanes on a device: a thread walks a short lane, a block of threads scans a long one.
 
-A short lane is `transfer.walk_lane`, the body of the CPU. A long lane is cut into tiles of one
-transaction per thread, which are first taken to succeed: a prefix sum of what each spends says
+A short lane is `transfer.walk_lane`, the body of the CPU. A long lane is cut into tiles of a few
+transactions per thread, which are first taken to succeed: a prefix sum of what each spends says
 where that stops being true, and up to there the statuses are right. From there to the end of the
 tile one thread walks on with `transfer.walk_one`, the exact way, and the next tile begins with what
 it left. Sums saturate at 2^64 - 1 instead of wrapping, so an amount of 2^64 - 52 cannot fold back
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numba import cuda, types
 
-from kernels.gpu.grid import THREADS, device_function, kernel
+from kernels.gpu.grid import SIMULATED, THREADS, device_function, kernel
 from kernels.gpu.prefix import block_sum
 from kernels.integers import ONE, U64_MAX, ZERO, leaf
 from kernels.layout import (
@@ -40,6 +40,10 @@ _FAILED: Final = 2
 _CODE: Final = 3
 _AT: Final = 4
 
+LANE_ITEMS: Final = 2 if SIMULATED else 8
+"""Transactions of a long lane that each thread takes at a time."""
+_ITEMS = np.uint64(LANE_ITEMS)
+_LANE_TILE = np.uint64(LANE_ITEMS * THREADS)
 _ABSENT = np.uint32(NO_SLOT)
 _NO_LANE = np.uint32(0xFFFF_FFFF)
 _CODE_BITS = np.uint64(8)
@@ -196,19 +200,51 @@ def claim_of(
 
 
 @device_function
-def settle_tile(state: Any, costs: Any, is_bad: Any, size: Any) -> Any:
-    """Take the first transactions of a tile that are all good; returns how many, uint64."""
-    if cuda.threadIdx.x == 0:
-        state[_FAILED] = size
-    cuda.syncthreads()
-    if is_bad:
-        cuda.atomic.min(state, _FAILED, np.uint64(cuda.threadIdx.x))
-    cuda.syncthreads()
-    good = state[_FAILED]
-    if cuda.threadIdx.x == 0 and good > ZERO:
-        state[_SPENDABLE] -= costs[np.int64(good) - 1]
-        state[_NONCE] += good
-    return good
+def sum_spent(
+    columns: Any, senders: Any, recipient_slots: Any, limits: Any, first: Any, last: Any, start: Any
+) -> Any:
+    """Return what the transactions [first, last) spend if all succeed, saturating."""
+    total = ZERO
+    for i in range(first, last):
+        claim = claim_of(columns, senders, recipient_slots, limits, i, start, ZERO)
+        total = add_saturating(total, claim.spent)
+    return total
+
+
+@device_function
+def count_good(
+    columns: Any, senders: Any, recipient_slots: Any, limits: Any, first: Any, last: Any,
+    start: Any, turn: Any, before: Any, spendable: Any,
+) -> Any:  # fmt: skip
+    """Return how many of [first, last) can be paid, one after the other, and are not refused.
+
+    turn: the nonce of the first one; before: what the tile spends before it.
+    """
+    i = first
+    while i < last:
+        claim = claim_of(
+            columns, senders, recipient_slots, limits, i, start, add_saturating(turn, i - first)
+        )
+        if claim.is_bad or add_saturating(before, claim.full) > spendable:
+            break
+        before = add_saturating(before, claim.spent)
+        i += ONE
+    return i - first
+
+
+@device_function
+def take_good(
+    columns: Any, senders: Any, recipient_slots: Any, limits: Any, first: Any, last: Any,
+    start: Any, before: Any, statuses: Any,
+) -> Any:  # fmt: skip
+    """Write the statuses of [first, last), which are good; returns (fees, spent up to the last)."""
+    fees = ZERO
+    for i in range(first, last):
+        claim = claim_of(columns, senders, recipient_slots, limits, i, start, ZERO)
+        statuses[i] = _BELOW_MINIMUM if claim.is_small else _SUCCESS
+        fees += claim.charge
+        before += claim.spent
+    return fees, before
 
 
 @device_function
@@ -218,26 +254,33 @@ def walk_tile(
 ) -> Any:  # fmt: skip
     """Walk the tile at `base` of the lane [start, stop); returns this thread's sum of fees."""
     thread = cuda.threadIdx.x
-    i = base + np.uint64(thread)
-    claim = Claim(ZERO, ZERO, ZERO, False, False)
-    if i < stop:
-        turn = add_saturating(state[_NONCE], np.uint64(thread))
-        claim = claim_of(columns, senders, recipient_slots, limits, i, start, turn)
-    scan_saturating(costs, claim.spent)
+    offset = np.uint64(thread) * _ITEMS
+    first, last = min(base + offset, stop), min(base + offset + _ITEMS, stop)
+    common = (columns, senders, recipient_slots, limits)
+    scan_saturating(costs, sum_spent(*common, first, last, start))
     before = costs[thread - 1] if thread > 0 else ZERO
-    is_short = add_saturating(before, claim.full) > state[_SPENDABLE]
-    is_bad = (i < stop) & (claim.is_bad | is_short | is_unknown | is_repeated)
-    good = settle_tile(state, costs, is_bad, min(np.uint64(THREADS), stop - base))
-    fees = ZERO
-    if np.uint64(thread) < good:
-        statuses[i] = _BELOW_MINIMUM if claim.is_small else _SUCCESS
-        fees = claim.charge
+    turn = add_saturating(state[_NONCE], offset)
+    good = ZERO
+    if not (is_unknown or is_repeated):
+        good = count_good(*common, first, last, start, turn, before, state[_SPENDABLE])
     if thread == 0:
-        end = min(base + np.uint64(THREADS), stop)
-        fees += walk_rest(
-            columns, senders, recipient_slots, limits, base + good, end, start, is_unknown,
-            is_repeated, state, statuses,
-        )  # fmt: skip
+        state[_FAILED] = min(_LANE_TILE, stop - base)
+    cuda.syncthreads()
+    if good < last - first:
+        cuda.atomic.min(state, _FAILED, offset + good)
+    cuda.syncthreads()
+    failed = base + state[_FAILED]
+    last = min(last, failed)
+    fees = ZERO
+    if first < last:
+        fees, spent = take_good(*common, first, last, start, before, statuses)
+        if last == failed:
+            state[_SPENDABLE] -= spent
+            state[_NONCE] += failed - base
+    cuda.syncthreads()
+    if thread == 0:
+        end = min(base + _LANE_TILE, stop)
+        fees += walk_rest(*common, failed, end, start, is_unknown, is_repeated, state, statuses)
     cuda.syncthreads()
     return fees
 
@@ -273,7 +316,7 @@ def walk_long(
             columns, senders, recipient_slots, limits, base, start, stop, is_unknown, is_repeated,
             costs, state, statuses,
         )  # fmt: skip
-        base += np.uint64(THREADS)
+        base += _LANE_TILE
     total = block_sum(costs, fees)
     if cuda.threadIdx.x == 0:
         cuda.atomic.add(numbers, FEES, total)

@@ -9,6 +9,8 @@ Spec: spec/network.md. The parts: `handshake.py`, `admission.py`, `quotas.py`, `
 
 from collections.abc import Collection, Iterable, Mapping
 
+import zmq
+
 from runtime.keypair import KeyPair
 from runtime.links.admission import Admission, Refused
 from runtime.links.curve import curve_key
@@ -104,25 +106,18 @@ class Link:
         What is not returned was control, or is counted in `counts`.
         """
         self._now_ms = now_ms
-        sources: list[Listening | Dialled] = list(self._dialled.values())
-        if self._listening is not None:
-            sources.append(self._listening)
-        keys: list[bytes] = list(self._dialled)
         frames: list[tuple[bytes, bytes]] = []
-        self._turn += 1
-        order = [(self._turn + i) % len(sources) for i in range(len(sources))]
         left = frames_max
-        while order and left > 0:
-            still: list[int] = []
-            for index in order:
-                source = sources[index]
-                peer = keys[index] if index < len(keys) else None
+        sources = self._readable()
+        while sources and left > 0:
+            still: list[tuple[bytes, Listening | Dialled]] = []
+            for peer, source in sources:
                 share = min(left, MESSAGES_PER_TURN)
                 read = self._read_some(source, peer, share, frames)
                 left -= read
                 if read == share:
-                    still.append(index)
-            order = still
+                    still.append((peer, source))
+            sources = still
         return frames
 
     def send(self, peer: bytes, frame: bytes, now_ms: int) -> bool:
@@ -235,10 +230,24 @@ class Link:
                 listening.cut(key, self._now_ms)
         listening.admission_changed()
 
+    def _readable(self) -> list[tuple[bytes, Listening | Dialled]]:
+        """Return what has something to read, with the peer of a dialled one; each first in turn."""
+        sources: list[tuple[bytes, Listening | Dialled]] = list(self._dialled.items())
+        if self._listening is not None:
+            sources.append((b"", self._listening))
+        poller = zmq.Poller()
+        for _, source in sources:
+            poller.register(source.socket, zmq.POLLIN)
+        ready = dict(poller.poll(0))
+        found = [each for each in sources if each[1].socket in ready]
+        self._turn += 1
+        first = self._turn % max(1, len(found))
+        return found[first:] + found[:first]
+
     def _read_some(
         self,
         source: Listening | Dialled,
-        peer: bytes | None,
+        peer: bytes,
         count: int,
         frames: list[tuple[bytes, bytes]],
     ) -> int:
@@ -258,13 +267,12 @@ class Link:
         return count
 
     def _take(
-        self, source: Listening | Dialled, peer: bytes | None, raw: Raw
+        self, source: Listening | Dialled, peer: bytes, raw: Raw
     ) -> tuple[bytes, bytes] | None:
         """Return sender and frame of a message that may be believed; raises Refused."""
         if isinstance(source, Listening):
             taken = source.take(raw, self._now_ms)
         else:
-            assert peer is not None, "a dialled socket has a peer"
             frame = source.take(raw, self._now_ms)
             taken = None if frame is None else (peer, frame)
         if taken is None:

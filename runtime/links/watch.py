@@ -144,13 +144,25 @@ class Watch:
 @contextlib.contextmanager
 def held(fd: int) -> Iterator[socket.socket | None]:
     """Yield a socket on a duplicate of a descriptor; None: there is no connection behind it."""
-    try:
-        duplicate = socket.socket(fileno=os.dup(fd))
-    except OSError:
+    duplicate = _duplicate(fd)
+    if duplicate is None:
         yield None
         return
     with duplicate:
         yield duplicate if names_of(duplicate) != (None, None) else None
+
+
+def _duplicate(fd: int) -> socket.socket | None:
+    try:
+        copied_fd = os.dup(fd)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=copied_fd)
+    except OSError:
+        # The number stands for something else by now, a file or an event.
+        os.close(copied_fd)
+        return None
 
 
 def names_of(connection: socket.socket) -> tuple[object, object]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from bench.machine import describe
-from tests.campaign import fuzz, fuzz_open, fuzz_socket
+from tests.campaign import fuzz, fuzz_links, fuzz_open, fuzz_socket
 from tests.campaign import network as kills_network
 from tests.campaign.kills import Campaign, Tally
 
@@ -78,19 +78,26 @@ def fuzz_command(
     processes: int,
     json_path: Path | None,
 ) -> None:
-    """Feed foreign bytes to every decoder in process, and to all sockets of a real executor."""
+    """Feed foreign bytes to every decoder, to all sockets of a real executor, and to a mesh."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))
     start_s = time.monotonic()
     sockets = fuzz_socket.run(_folder(base, "socket"), drawn, messages)
     opened = fuzz_open.run(_folder(base, "open"), drawn, requests)
-    left_s = max(1.0, 60 * minutes - (time.monotonic() - start_s))
-    decoders = fuzz.run_processes(drawn, seconds=left_s, processes=processes)
-    violations = [*sockets.violations, *opened.violations, *decoders.violations]
+    left_s = max(2.0, 60 * minutes - (time.monotonic() - start_s))
+    links = fuzz_links.run(drawn, seconds=left_s / 2)
+    decoders = fuzz.run_processes(drawn, seconds=left_s / 2, processes=processes)
+    violations = [
+        *sockets.violations,
+        *opened.violations,
+        *links.violations,
+        *decoders.violations,
+    ]
     result = {
         "decoders": asdict(decoders),
         "socket": asdict(sockets),
         "open": asdict(opened),
+        "links": asdict(links),
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
         "machine": describe(base),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import fuzz, fuzz_open, fuzz_socket
+from tests.campaign import fuzz, fuzz_links, fuzz_open, fuzz_socket
 from tests.campaign.kills import Campaign
 
 SETTINGS = ("--snapshot-every", "10", "--keep-blocks", "100")
@@ -46,3 +46,11 @@ def test_foreign_bytes_to_what_is_open_to_others(tmp_path: Path, seed: int) -> N
     tally = fuzz_open.run(tmp_path, seed, requests=500)
     assert tally.violations == []
     assert 0 < tally.bans <= fuzz_open.PEERS
+
+
+def test_foreign_bytes_at_a_mesh(seed: int) -> None:
+    """Raw bytes, plain ZeroMQ and mad members: honest votes arrive, nothing is left behind."""
+    tally = fuzz_links.run(seed, seconds=3)
+    assert tally.violations == []
+    assert tally.honest_votes > 0
+    assert tally.counts["bans"] > 0

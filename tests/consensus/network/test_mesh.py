@@ -278,6 +278,8 @@ def test_a_frame_that_does_not_decode_costs_a_ban(
     nodes[0].mesh.set_peers([KEYS[1], KEYS[4]], {KEYS[1]: nodes[1].addresses})
     wrong = stranger(nodes[0], SocketClass.VOTES, 4)
     assert wrong.send(KEYS[0], b"\x01 is no vote", now_ms())
+    for view in range(5):
+        wrong.send(KEYS[0], b"\x01 neither is %d" % view, now_ms())
     wait(lambda: nodes[0].count("dropped_undecodable") == 1)
 
     def is_refused() -> bool:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from engine.gossip.core import Gossip
 from engine.gossip.effects import Ban, Effect, Send
-from engine.gossip.frames import places_of
 from engine.gossip.peer import GossipLimits
 from engine.pool_rules import PoolReason
 from kernels.layout import U8
@@ -72,12 +71,11 @@ class PlainPool:
         joined = b"".join(self.records[row.tobytes()] for row in here)
         return here, np.frombuffer(joined, np.uint8).reshape(-1, 192)
 
-    def page(self, place: int, count_max: int) -> U8:
-        """Return the lowest hashes from a place on."""
+    def page(self, place: int, count_max: int) -> tuple[U8, int]:
+        """Return the first hashes from a place on, which is a rank here, and the next place."""
         hashes = np.frombuffer(b"".join(self.records), np.uint8).reshape(-1, 32)
-        places = places_of(hashes)
-        order = np.argsort(places, kind="stable")
-        return hashes[order[places[order] >= np.uint64(place)]][:count_max]
+        end = place + count_max
+        return hashes[place:end], end if end < len(hashes) else 0
 
 
 class Node:

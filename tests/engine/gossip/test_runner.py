@@ -159,9 +159,9 @@ def test_a_peer_with_bad_signatures_is_banned_and_honest_ones_flow(three: list[E
             """Give forged records."""
             return names, forged[: len(names)]
 
-        def page(self, place: int, count_max: int) -> np.ndarray:
+        def page(self, place: int, count_max: int) -> tuple[np.ndarray, int]:
             """List nothing."""
-            return hashes[:0]
+            return hashes[:0], 0
 
     c.runner.core._pool = Forger()
     with c.outbox._mutex:

@@ -1,8 +1,10 @@
 """The watch over connections: what is known of one is not forgotten while it lasts."""
 
+import os
 import socket
+from pathlib import Path
 
-from runtime.links.watch import Watch
+from runtime.links.watch import Watch, held
 
 
 def test_word_of_a_connection_that_comes_late_changes_nothing() -> None:
@@ -28,3 +30,17 @@ def test_word_of_a_connection_that_comes_late_changes_nothing() -> None:
             assert other is not known
             assert not other.is_proved
             again.close()
+
+
+def test_a_number_that_stands_for_something_else_costs_nothing() -> None:
+    """A look at a descriptor that is a file by now finds nothing, and keeps no copy of it."""
+    read_fd, write_fd = os.pipe()
+    before = sorted(Path("/proc/self/fd").iterdir())
+    for _ in range(50):
+        with held(read_fd) as duplicate:
+            assert duplicate is None
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+    os.close(read_fd)
+    os.close(write_fd)
+    with held(read_fd) as duplicate:
+        assert duplicate is None

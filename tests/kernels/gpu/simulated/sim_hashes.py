@@ -1,10 +1,13 @@
 """Hashes and roots of lists in the simulator, against the `blake3` package and the oracle."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import blake3
 import numpy as np
 import pytest
 
 from kernels.blake3 import CHUNK_BYTES
+from kernels.layout import U8
 from spec import oracle
 from tests.kernels.arms import random_columns
 from tests.kernels.gpu.simulated.arms import Gpu, gpu
@@ -69,6 +72,21 @@ def test_roots_of_lists(gpu: Gpu, rng: np.random.Generator, count: int) -> None:
     leaves = rng.integers(0, 256, (count, 32), np.uint8)
     expected = oracle.merkle_root([leaf.tobytes() for leaf in leaves], KEY, b"\x09" * 32)
     assert gpu.backend.list_root(leaves, KEY, b"\x09" * 32) == expected
+
+
+def test_threads_take_turns(gpu: Gpu, rng: np.random.Generator) -> None:
+    """Pool, queries and writer hash at the same time; the device does one thing after another."""
+    batches = [rng.integers(0, 256, (4, 64), np.uint8) for _ in range(6)]
+    with ThreadPoolExecutor(3) as threads:
+        roots = list(threads.map(lambda rows: hash_twice(gpu, rows), batches))
+    for rows, root in zip(batches, roots, strict=True):
+        leaves = [blake3.blake3(row.tobytes()).digest() for row in rows]
+        assert root == oracle.merkle_root(leaves, KEY, bytes(32))
+
+
+def hash_twice(gpu: Gpu, rows: U8) -> bytes:
+    """Return the root over the hashes of rows."""
+    return gpu.backend.list_root(gpu.backend.hash_messages(rows), KEY, bytes(32))
 
 
 def test_leaves_of_another_shape_are_refused(gpu: Gpu) -> None:

@@ -14,10 +14,10 @@ __all__ = ["gpu"]
 
 WRAPPING = 2**64 - 52
 """With 50 before and 40 behind it, a prefix sum that wraps folds back below a balance of 100."""
-LONG = 2 * LONG_LANE
+LONG = 3 * LONG_LANE
 
 
-@pytest.mark.parametrize("before", [0, LONG_LANE + 3])
+@pytest.mark.parametrize("before", [0, LONG_LANE + 3, 14, 15])
 def test_costs_that_wrap_mint_nothing(gpu: Gpu, before: int) -> None:
     """The golden case fails one by one, walked by a thread or scanned at any place of a tile."""
     amounts = [0] * before + [50, WRAPPING, 40]
