@@ -105,10 +105,9 @@ def make_network(
     folder: Path, validators: int, *, accounts: int, base_port: int, flags: Sequence[str] = ()
 ) -> Network:
     """Let `network new` make a network in a cleared folder; raises NetworkError."""
-    made = folder / "network"
     command = [
         *(sys.executable, "-m", "consensus", "network", "new"),
-        *("--validators", str(validators), "--out", str(made)),
+        *("--validators", str(validators), "--out", str(folder)),
         *("--accounts", str(accounts), "--base-port", str(base_port), *flags),
     ]
     done = subprocess.run(
@@ -125,7 +124,7 @@ def make_network(
         )
     found = sorted(
         (int(match[1]), path)
-        for path in made.iterdir()
+        for path in folder.iterdir()
         for match in [re.fullmatch(r"validator([0-9]+)", path.name)]
         if match is not None
     )
@@ -133,7 +132,7 @@ def make_network(
     assert [place.number for place in places] == list(range(len(places))), "homes are counted"
     chain = json.loads(places[0].home.joinpath("chain.json").read_text())
     return Network(
-        folder=folder, places=places, genesis=made / "genesis.json", chain=chain
+        folder=folder, places=places, genesis=folder / "genesis.json", chain=chain
     )  # fmt: skip
 
 
