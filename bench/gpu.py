@@ -127,7 +127,7 @@ def run_all(steps: tuple[Step, ...], folder: Path) -> dict[str, Done]:
 
 
 def result(device: str, done: dict[str, Done], date: str) -> dict[str, Any]:
-    """Return what is kept."""
+    """Return what is kept: figures of a step that failed are none."""
     return {
         "hardware": device,
         "date": date,
@@ -136,7 +136,7 @@ def result(device: str, done: dict[str, Done], date: str) -> dict[str, Any]:
             name: {"is_well": item.is_well, "last_line": item.last_line, "seconds": item.seconds}
             for name, item in done.items()
         },
-        "rows": {name: item.rows for name, item in done.items() if item.rows is not None},
+        "rows": {name: item.rows for name, item in done.items() if item.is_well and item.rows},
     }
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     file = kept / f"{date}.json"
     file.write_text(json.dumps(result(device, done, date), indent=1) + "\n")
     lanes = done.get("lanes")
-    if lanes is not None and lanes.rows:
+    if lanes is not None and lanes.is_well:
         plot(lanes.rows, file.with_suffix(".png"))
     for name, item in done.items():
         word = "ok" if item.is_well else "FAILED"

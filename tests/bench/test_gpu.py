@@ -16,7 +16,7 @@ WRITES = f"import json, pathlib; pathlib.Path({FILE!r}).write_text(json.dumps([1
 GOOD = Step(name="good", arguments=("-c", WRITES), seconds=60)
 QUIET = Step(name="quiet", arguments=("-c", "print('well')"), seconds=60, has_rows=False)
 WITHOUT_ROWS = Step(name="without", arguments=("-c", "print('none')"), seconds=60)
-BAD = Step(name="bad", arguments=("-c", "raise SystemExit('no')"), seconds=60)
+BAD = Step(name="bad", arguments=("-c", WRITES + "; raise SystemExit('no')"), seconds=60)
 ENDLESS = Step(name="endless", arguments=("-c", "while True: pass"), seconds=1)
 
 

@@ -1,5 +1,7 @@
 """The backend's contract on every arm: equal bits, odd shapes, read-only and strided arrays."""
 
+import subprocess
+import sys
 from typing import Any
 
 import blake3
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from nacl.signing import SigningKey
 
+from bench.machine import REPOSITORY
 from kernels.backend import Backend, DeviceUnavailable, open_backend
 from spec import oracle
 from tests.kernels.arms import backends, random_columns
@@ -37,6 +40,22 @@ def test_a_missing_device_says_so() -> None:
     else:
         pytest.skip("this machine has a device")
     assert "use the backend 'cpu'" in said
+
+
+def test_nothing_of_a_device_is_loaded_on_a_cpu() -> None:
+    """A process that executes on the CPU imports no kernel of a device and none of its packages."""
+    program = (
+        "import sys; import engine.service, engine.doctor, bench.arms\n"
+        "from kernels.backend import open_backend; open_backend('cpu', 1).close()\n"
+        "print(*sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    assert "kernels.host" in loaded
+    assert not [name for name in loaded if name.split(".")[0] in ("cupy", "cuda", "numba_cuda")]
+    assert not [name for name in loaded if name.startswith("kernels.gpu")]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def test_key_follows_every_source(tmp_path: Path) -> None:
     (tmp_path / "b.py").write_text("y = 2\n")
     second = jit.cache_key(tmp_path)
     (tmp_path / "b.py").rename(tmp_path / "c.py")
-    assert len({first, second, jit.cache_key(tmp_path)}) == 3
+    third = jit.cache_key(tmp_path)
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "c.py").rename(tmp_path / "gpu" / "c.py")
+    assert len({first, second, third, jit.cache_key(tmp_path)}) == 4
 
 
 def test_key_follows_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
