@@ -2,13 +2,17 @@
 
 import json
 import random
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.networks import Cluster
+from consensus.core.journal import replay
+from consensus.journal import read_journal
+from tests.system.networks import Cluster, Validator, free_base_port
 
 MakeCluster = Callable[..., Cluster]
 
@@ -142,3 +146,60 @@ def test_one_validator_leaves_and_another_joins(make_cluster: MakeCluster, tmp_p
     assert any(signed)
     cluster.check_equal()
     cluster.check_honest()
+
+
+@pytest.mark.slow
+def test_one_key_on_two_machines_signs_nothing_twice(make_cluster: MakeCluster) -> None:
+    """A copy of a home is not heard beside it; what the two of them signed would convict nobody.
+
+    Where both are heard (a partition), their votes are evidence: the simulator's twins show that.
+    """
+    cluster = make_cluster(4)
+    others, original = cluster.validators[:3], cluster.validators[3]
+    cluster.start()
+    cluster.reach(3)
+    original.kill()
+    twin = copy_of(original)
+    cluster.validators.append(twin)
+    original.start()
+    cluster.reach(others[0].height + 3, [*others, original])
+    twin.start()
+    cluster.wait("the copy runs", lambda: bool(twin.status()))
+    before = twin.height
+    cluster.reach(others[0].height + 6, [*others, original])
+    assert twin.height == before
+    original.kill()
+    running = [*others, twin]
+    cluster.reach(others[0].height + 3, running)
+    signed = [
+        {(vote.kind, vote.epoch, vote.view, vote.pid) for vote in replay(journal).votes}
+        for journal in (read_journal(one.home / "journal").records for one in (original, twin))
+    ]
+    both = {vote[:3] for vote in signed[0]} & {vote[:3] for vote in signed[1]}
+    assert both <= {vote[:3] for vote in signed[0] & signed[1]}
+    assert all(one.page("/evidence") == {"evidence": []} for one in running)
+    cluster.validators = running
+    cluster.check_equal()
+
+
+def copy_of(original: Validator) -> Validator:
+    """Copy the home of a validator that does not run, with addresses of its own."""
+    home = original.home.with_name("twin")
+    shutil.copytree(original.home, home, ignore=shutil.ignore_patterns("run"))
+    executor = home / "executor" / "node.toml"
+    text = executor.read_text()
+    for name in ("http_address", "query_address"):
+        text = re.sub(f"^{name} = .*$", f'{name} = "127.0.0.1:0"', text, flags=re.MULTILINE)
+    executor.write_text(re.sub("^gossip_listen = .*$", "", text, flags=re.MULTILINE))
+    base_port = free_base_port(1, random.Random(original.name))
+    listen = [f"tcp://127.0.0.1:{base_port + n}" for n in range(3)]
+    pages = f"127.0.0.1:{base_port + 3}"
+    return Validator(
+        name="twin",
+        home=home,
+        url=f"http://{pages}",
+        settings=(
+            "--listen-votes", listen[0], "--listen-sync", listen[1], "--listen-payloads", listen[2],
+            "--http-address", pages,
+        ),
+    )  # fmt: skip
