@@ -15,7 +15,6 @@ from msgspec import Meta
 
 from runtime import settings
 from runtime.logs import LogFormat, LogLevel
-from runtime.settings import FILE_NAME as FILE_NAME
 from runtime.settings import ConfigError, Text
 
 VARIABLE_PREFIX = "TOS_CONSENSUS_"

@@ -4,17 +4,12 @@ Gauges are asked for when somebody reads the page. Names begin with `tos_consens
 them; labels come from the program, never from a peer.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+
+from runtime.metrics import Gauges, MomentGauges
 
 PREFIX = "tos_consensus_"
 BUCKETS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
-
-Gauges = Callable[[], Mapping[str, int | Mapping[str, int]]]
-"""name without prefix -> value, or label -> value"""
 
 
 class NodeMetrics:
@@ -46,7 +41,7 @@ class NodeMetrics:
 
     def watch(self, gauges: Gauges) -> None:
         """Ask for the values of the moment whenever somebody reads the page."""
-        self._registry.register(_Gauges(gauges))
+        self._registry.register(MomentGauges(PREFIX, gauges))
 
     def add_final(self, transaction_count: int) -> None:
         """Count a final block."""
@@ -84,26 +79,3 @@ class NodeMetrics:
     def page(self) -> bytes:
         """Return the text of /metrics."""
         return generate_latest(self._registry)
-
-
-class _Gauges(Collector):
-    """Values that are asked for when the page is made."""
-
-    def __init__(self, gauges: Gauges) -> None:
-        self._gauges = gauges
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Name nothing ahead: the registry would otherwise ask for values at once."""
-        return iter(())
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield one gauge per name."""
-        for name, value in sorted(self._gauges().items()):
-            text = name.replace("_", " ")
-            if isinstance(value, int):
-                yield GaugeMetricFamily(PREFIX + name, text, value)
-                continue
-            family = GaugeMetricFamily(PREFIX + name, text, labels=["name"])
-            for label, number in sorted(value.items()):
-                family.add_metric([label], number)
-            yield family

@@ -6,14 +6,11 @@ nothing: whatever has left this process was durable before. Next: `node.py`.
 """
 
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -40,6 +37,7 @@ from engine_api.types import EngineApiError, ErrorCode
 from kernels.signatures import PathUnavailable, VerdictDiffers
 from runtime.command_line import ExitCode
 from runtime.keypair import KeyPair
+from runtime.lifetime import Lifetime
 from runtime.logs import Logger, LogStream
 from runtime.pages import PageServer
 
@@ -70,20 +68,22 @@ class NodeProcess:
         self._log = log
         self._stream = stream
         self._chain_file = home.chain()
-        self._stopping = ""
-        self._failure = ""
         self._node: Node | None = None
         self._wake = threading.Event()
-        self._limit: threading.Timer | None = None
+        self._lifetime = Lifetime(
+            log, stop_max_s=STOP_MAX_S, on_signal=self._end, on_failure=self._end
+        )
 
     def run(self) -> ExitCode:
         """Run until a signal or a failure. Raises ExplainedError where the node cannot start."""
-        is_well = True
-        with self._signals(), ExitStack() as stack:
+        is_well, lifetime = True, self._lifetime
+        with lifetime.watched(), ExitStack() as stack:
             supervisor = self._start_executor(stack)
             engine = self._connect(stack)
             if supervisor is not None and not self._wait_for(supervisor, engine):
-                return ExitCode.OK if self._stopping else ExitCode.NO_DEVICE
+                if lifetime.failure:
+                    return ExitCode.FAILED
+                return ExitCode.OK if lifetime.signal else ExitCode.NO_DEVICE
             try:
                 node = self._assemble(stack, engine, supervisor)
             except (PathUnavailable, VerdictDiffers) as error:
@@ -94,11 +94,12 @@ class NodeProcess:
                     why=str(error),
                     what_to_do="see `python -m engine doctor`",
                 ) from error
-            if not self._stopping:
+            if not lifetime.is_ending:
                 is_well = node.run()
-            self._log.info("stopping", reason=self._stopping or node.failure or self._failure)
+            reason = lifetime.failure or node.failure or lifetime.signal
+            self._log.info("stopping", reason=reason)
         self._log.info("stopped")
-        return ExitCode.OK if is_well and not self._failure else ExitCode.FAILED
+        return ExitCode.OK if is_well and not lifetime.failure else ExitCode.FAILED
 
     # --- the executor ---------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class NodeProcess:
 
         Raises HomeError with the executor's own words where it does not begin.
         """
-        while not self._stopping:
+        while not self._lifetime.is_ending:
             try:
                 engine.get_status(Deadline.after_ms(ASK_MS))
             except EngineApiError as error:
@@ -258,49 +259,11 @@ class NodeProcess:
         """Log what the network tells; from any thread."""
         self._log.info(event, **fields)
 
-    # --- signals --------------------------------------------------------------------------------
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Listen to SIGTERM and SIGINT, and to threads that die, while the node lives."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, self._on_signal) for number in numbers]
-        hook, threading.excepthook = threading.excepthook, self._on_dead_thread
-        try:
-            yield
-        finally:
-            if self._limit is not None:
-                self._limit.cancel()
-            threading.excepthook = hook
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._stopping:
-            return
-        self._stop(signal.Signals(number).name)
-        self._limit = threading.Timer(STOP_MAX_S, self._cut_off)
-        self._limit.daemon = True
-        self._limit.start()
-
-    def _stop(self, reason: str) -> None:
-        self._stopping = reason
+    def _end(self) -> None:
+        """Wake whatever waits: there is a reason to end."""
         self._wake.set()
         if self._node is not None:
             self._node.stop()
-
-    def _on_dead_thread(self, arguments: threading.ExceptHookArgs) -> None:
-        """Stop a node in which a thread died: nobody knows what it would have done."""
-        name = arguments.thread.name if arguments.thread else "unknown"
-        self._failure = f"the thread {name} ended by {arguments.exc_type.__name__}"
-        self._log.error("a thread died", thread=name, exc_info=arguments.exc_value)
-        self._stop("failure")
-
-    def _cut_off(self) -> None:
-        """End the process as a power cut would, because it did not end in time."""
-        self._log.error(f"not stopped {STOP_MAX_S} s after the signal: cut off; nothing is lost")
-        sys.stderr.flush()
-        os._exit(ExitCode.FAILED)
 
 
 def _remove(path: Path) -> None:

@@ -14,11 +14,7 @@ from msgspec import Meta
 from kernels.backend import CHECK_BLOCKS, CROSSOVER_TRANSACTIONS
 from runtime import settings
 from runtime.logs import LogFormat, LogLevel
-from runtime.settings import FILE_BYTES_MAX as FILE_BYTES_MAX
-from runtime.settings import FILE_NAME as FILE_NAME
-from runtime.settings import ConfigError as ConfigError
 from runtime.settings import Count, Positive, Text
-from runtime.settings import flag as flag
 
 VARIABLE_PREFIX = "TOS_"
 
@@ -80,8 +76,6 @@ LAYERS = settings.Layers(Settings, MEANINGS, prefix=VARIABLE_PREFIX, program="py
 KEYS = LAYERS.keys
 Config = settings.Config[Settings]
 variable = LAYERS.variable
-choices = LAYERS.choices
-is_number = LAYERS.is_number
 template = LAYERS.template
 
 

@@ -4,16 +4,13 @@ Counters are told by events, gauges are asked for when somebody reads the page, 
 nobody watches pays nothing for them. Names begin with `tos_`, units stand in them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from runtime.metrics import Gauges, MomentGauges
 
-Gauges = Callable[[], Mapping[str, int]]
-"""name without `tos_` -> value at this moment"""
+PREFIX = "tos_"
 
 
 class NodeMetrics:
@@ -38,7 +35,7 @@ class NodeMetrics:
 
     def watch(self, gauges: Gauges) -> None:
         """Ask these for the values of the moment, whenever somebody reads the page."""
-        self._registry.register(_Gauges(gauges))
+        self._registry.register(MomentGauges(PREFIX, gauges))
 
     def add_block(self, transaction_count: int, stage_ns: Mapping[str, int]) -> None:
         """Count an executed block."""
@@ -58,19 +55,3 @@ class NodeMetrics:
     def page(self) -> bytes:
         """Return the text of /metrics."""
         return generate_latest(self._registry)
-
-
-class _Gauges(Collector):
-    """Values that are asked for when the page is made."""
-
-    def __init__(self, gauges: Gauges) -> None:
-        self._gauges = gauges
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Name nothing ahead: the registry would otherwise ask for values at once."""
-        return iter(())
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield one gauge per value."""
-        for name, value in sorted(self._gauges().items()):
-            yield GaugeMetricFamily(f"tos_{name}", name.replace("_", " "), value)

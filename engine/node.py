@@ -6,15 +6,12 @@ after a signal is cut off, which costs nothing that was answered: VALID means du
 """
 
 import os
-import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
-from types import FrameType
 
 from engine import events
 from engine.backends import device_settings
@@ -23,7 +20,7 @@ from engine.doctor import engine_api_address, software_version
 from engine.gossip.addresses import check_address, open_key, parse_peers
 from engine.gossip.outbox import Outbox
 from engine.gossip.runner import GossipConfig, GossipRunner
-from engine.metrics import CONTENT_TYPE, NodeMetrics
+from engine.metrics import NodeMetrics
 from engine.queries.server import QueryServer
 from engine.service import Service, open_service
 from engine.store.config import StoreConfig
@@ -31,7 +28,9 @@ from engine.store.store import Store
 from engine_api.auth import create_secret, read_secret
 from engine_api.server import EngineApiServer
 from engine_api.transport import UNIX
+from runtime.lifetime import Lifetime
 from runtime.logs import Logger, LogStream
+from runtime.metrics import CONTENT_TYPE
 from runtime.pages import Page, Pages, PageServer, text_page
 
 STOP_MAX_S = 5
@@ -89,33 +88,34 @@ class Node:
         self._log = log
         self._wake = threading.Event()
         self._is_starting = True
-        self._stopping = ""
-        self._failure = ""
-        self._limit: threading.Timer | None = None
+        self._is_stopping = False
+        self._lifetime = Lifetime(
+            log, stop_max_s=STOP_MAX_S, on_signal=self._on_signal, on_failure=self._wake.set
+        )
 
     def run(self) -> bool:
         """Serve until a signal or a failure; returns whether all went well.
 
         Raises ExplainedError, SetupError and DeviceUnavailable where the node cannot start.
         """
-        with self._signals(), ExitStack() as stack:
+        with self._lifetime.watched(), ExitStack() as stack:
             try:
                 service = self._start(stack)
                 self._is_starting = False
             except StopRequested:
-                self._log.info("stopped while starting", reason=self._stopping)
+                self._log.info("stopped while starting", reason=self._lifetime.signal)
                 return True
             while not self._wake.wait(TICK_S):
                 if service.failed.is_set():
                     break
-            self._failure = self._failure or service.failure
-            self._stopping = self._stopping or "failure"
-            if self._failure:
-                self._log.error("stopping", reason=self._failure)
+            self._is_stopping = True
+            failure = self._lifetime.failure or service.failure
+            if failure:
+                self._log.error("stopping", reason=failure)
             else:
-                self._log.info("stopping", reason=self._stopping)
+                self._log.info("stopping", reason=self._lifetime.signal)
         self._log.info("stopped")
-        return not self._failure
+        return not (failure or self._lifetime.failure)
 
     def _start(self, stack: ExitStack) -> Service:
         """Open everything; what is open already is closed by the stack, the last first."""
@@ -208,13 +208,20 @@ class Node:
         self._log.info("made a secret for callers of the Engine API", file=str(path))
         return create_secret(path)
 
+    def _why_not(self, service: Service) -> str:
+        """Return why the node does not serve, or nothing."""
+        ending = self._lifetime.signal or self._lifetime.failure or service.failure
+        if ending or self._is_stopping:
+            return ending or "it stops"
+        return service.health().not_serving
+
     def _pages(self, service: Service) -> Pages:
         def health() -> Page:
             state = f"degraded: {service.degraded}" if service.degraded else "ok"
             return text_page(HTTPStatus.OK, state)
 
         def readiness() -> Page:
-            why = self._stopping or service.failure or service.health().not_serving
+            why = self._why_not(service)
             if why:
                 return text_page(HTTPStatus.SERVICE_UNAVAILABLE, f"not serving: {why}")
             return text_page(HTTPStatus.OK, "serving")
@@ -259,47 +266,10 @@ class Node:
         for notice in store.take_notices():
             self._log.warning("store", notice=notice)
 
-    # Signals.
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Listen to SIGTERM and SIGINT, and to threads that die, while the node lives."""
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, self._on_signal) for number in numbers]
-        hook, threading.excepthook = threading.excepthook, self._on_dead_thread
-        try:
-            yield
-        finally:
-            if self._limit is not None:
-                self._limit.cancel()
-            threading.excepthook = hook
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._stopping:
-            return
-        self._stopping = signal.Signals(number).name
+    def _on_signal(self) -> None:
         self._wake.set()
-        self._limit = threading.Timer(STOP_MAX_S, self._cut_off)
-        self._limit.daemon = True
-        self._limit.start()
         if self._is_starting:
             raise StopRequested
-
-    def _on_dead_thread(self, arguments: threading.ExceptHookArgs) -> None:
-        """Stop a node in which a thread died: nobody knows what it would have done."""
-        name = arguments.thread.name if arguments.thread else "unknown"
-        self._failure = f"the thread {name} ended by {arguments.exc_type.__name__}"
-        self._log.error("a thread died", thread=name, exc_info=arguments.exc_value)
-        self._wake.set()
-
-    def _cut_off(self) -> None:
-        """End the process as a power cut would, because it did not end in time."""
-        sentence = f"not stopped {STOP_MAX_S} s after the signal: cut off; nothing answered is lost"
-        self._log.error(sentence)
-        sys.stderr.flush()
-        os._exit(1)
 
 
 def store_config(settings: Settings) -> StoreConfig:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from engine_api.types import SetupError
 from runtime.errors import ExplainedError
-from runtime.settings import Layers, flag
+from runtime.settings import Config, Layers, flag
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -54,6 +58,24 @@ def settings_options(layers: Layers[Any]) -> Callable[[F], F]:
         return decorate(command)
 
     return add
+
+
+def print_settings(layers: Layers[Any], found: Config[Any], *, is_json: bool) -> None:
+    """Write every setting, its value, and where it came from."""
+    values = msgspec.to_builtins(found.settings)
+    if is_json:
+        print_json({k: {"value": values[k], "origin": found.origins[k]} for k in layers.keys})
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("setting", "value", "from"):
+        table.add_column(title, overflow="fold")
+    for key in layers.keys:
+        value = values[key]
+        shown = f'"{value}"' if isinstance(value, str) else str(value)
+        if layers.is_table(key):
+            shown = f"{len(value)} tables"
+        table.add_row(Text(key), Text(shown), Text(found.origins[key]))
+    Console().print(table)
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +20,7 @@ from consensus.cli.options import (
 )
 from consensus.config import LAYERS, Config
 from consensus.home import Home, lock_home
-from runtime.command_line import FILE, json_option, print_json
+from runtime.command_line import FILE, json_option, print_json, print_settings
 from runtime.logs import LogStream, open_log
 
 _COLOURS = {True: "green", False: "red"}
@@ -91,19 +90,7 @@ def show(home: Path, file: Path | None, is_json: bool, **flags: str | int | None
 
     A flag goes before the environment, that before node.toml, that before the default.
     """
-    found = read_config(home, file, flags)
-    values = msgspec.to_builtins(found.settings)
-    if is_json:
-        print_json({k: {"value": values[k], "origin": found.origins[k]} for k in LAYERS.keys})
-        return
-    table = _table("setting", "value", "from")
-    for key in LAYERS.keys:
-        value = values[key]
-        shown = f'"{value}"' if isinstance(value, str) else str(value)
-        if LAYERS.is_table(key):
-            shown = f"{len(value)} tables"
-        table.add_row(Text(key), Text(shown), Text(found.origins[key]))
-    Console().print(table)
+    print_settings(LAYERS, read_config(home, file, flags), is_json=is_json)
 
 
 @click.command()

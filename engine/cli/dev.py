@@ -11,9 +11,9 @@ import click
 
 from engine.address import encode_address
 from engine.amounts import format_amount
-from engine.cli.exits import ExitCode
-from engine.cli.options import json_option, keys_option, print_json
+from engine.cli.options import keys_option
 from engine.client import URL_DEFAULT
+from runtime.command_line import ExitCode, json_option, print_json
 from runtime.keystore import Keystore
 from runtime.logs import LogStream, open_log
 

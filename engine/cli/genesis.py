@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
-from engine.cli.options import FILE, FOLDER, json_option, print_json
 from engine.constants import PARAMETER_MAX
 from engine.dev import store_dev_keys
 from engine.genesis import Genesis, Parameters, genesis_hash, params_hash
 from engine.genesis_file import load_genesis
 from engine.genesis_new import ACCOUNTS_MAX, CHAIN_ID, NETWORK, read_list, write_new_genesis
+from runtime.command_line import FILE, FOLDER, json_option, print_json
 from runtime.keystore import Keystore
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import home_option, json_option, print_json
+from engine.cli.options import home_option
 from engine.gossip.addresses import open_key
 from engine.store.home import read_format
+from runtime.command_line import json_option, print_json
 
 
 @click.group()

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
-from engine.cli.exits import ExitCode
-from engine.cli.options import FILE, FOLDER, home_option, json_option, print_json
-from engine.config import FILE_NAME, template
+from engine.cli.options import home_option
+from engine.config import template
 from engine.genesis import genesis_hash
 from engine.genesis_file import load_genesis
 from engine.store.store import Store
 from kernels.backend import Backend, open_backend
+from runtime.command_line import FILE, FOLDER, ExitCode, json_option, print_json
+from runtime.settings import FILE_NAME
 
 
 @contextmanager

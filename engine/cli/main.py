@@ -6,14 +6,13 @@ from collections.abc import Sequence
 import click
 
 from engine.cli.dev import dev
-from engine.cli.exits import ExitCode
 from engine.cli.genesis import genesis
 from engine.cli.gossip import gossip
 from engine.cli.home import export, init, snapshot
 from engine.cli.node import config, doctor, run
 from engine.cli.wallet import account, balance, block, key, send, transaction
 from kernels.backend import DeviceUnavailable
-from runtime.command_line import run_command_line
+from runtime.command_line import ExitCode, run_command_line
 
 PROGRAM = "python -m engine"
 

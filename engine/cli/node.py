@@ -5,14 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from engine.cli.exits import ExitCode
-from engine.cli.options import home_option, json_option, print_json, read_config, settings_options
-from engine.config import KEYS
+from engine.cli.options import home_option, read_config, settings_options
+from engine.config import LAYERS
+from runtime.command_line import ExitCode, json_option, print_json, print_settings
 from runtime.logs import LogStream, open_log
 
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "bold red"}
@@ -50,18 +48,7 @@ def show(home: Path, file: Path | None, is_json: bool, **flags: str | int | None
 
     A flag goes before the environment, that before node.toml, that before the default.
     """
-    found = read_config(home, file, flags)
-    values = msgspec.to_builtins(found.settings)
-    if is_json:
-        print_json({k: {"value": values[k], "origin": found.origins[k]} for k in KEYS})
-        return
-    table = Table(box=None, pad_edge=False)
-    for title in ("setting", "value", "from"):
-        table.add_column(title, overflow="fold")
-    for key in KEYS:
-        shown = f'"{values[key]}"' if isinstance(values[key], str) else str(values[key])
-        table.add_row(Text(key), Text(shown), Text(found.origins[key]))
-    Console().print(table)
+    print_settings(LAYERS, read_config(home, file, flags), is_json=is_json)
 
 
 @click.command()

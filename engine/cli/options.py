@@ -10,10 +10,6 @@ import click
 from engine.client import URL_DEFAULT
 from engine.config import LAYERS, Config, load_config
 from runtime import command_line as shared
-from runtime.command_line import FILE as FILE
-from runtime.command_line import FOLDER as FOLDER
-from runtime.command_line import json_option as json_option
-from runtime.command_line import print_json as print_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 settings_options = shared.settings_options(LAYERS)
@@ -22,7 +18,7 @@ settings_options = shared.settings_options(LAYERS)
 def home_option(command: F) -> F:
     """Add --home."""
     decorate = click.option(
-        "--home", type=FOLDER, required=True, metavar="DIR", help="folder of the chain"
+        "--home", type=shared.FOLDER, required=True, metavar="DIR", help="folder of the chain"
     )
     return decorate(command)
 
@@ -31,7 +27,7 @@ def keys_option(command: F) -> F:
     """Add --keys."""
     decorate = click.option(
         "--keys",
-        type=FOLDER,
+        type=shared.FOLDER,
         envvar="TOS_KEYS",
         default=lambda: Path.home().joinpath(".tos", "keys"),
         show_default="~/.tos/keys",

@@ -12,13 +12,13 @@ import msgspec
 
 from engine.address import decode_address, encode_address
 from engine.amounts import format_amount, parse_amount
-from engine.cli.exits import ExitCode
-from engine.cli.options import FILE, json_option, keys_option, print_json, url_option
+from engine.cli.options import keys_option, url_option
 from engine.client import Client, NodeError
 from engine.constants import ADDRESS_PREFIX_DEFAULT
 from engine.errors import AddressError
 from engine.queries import answers
 from engine.signing import transaction_hash
+from runtime.command_line import FILE, ExitCode, json_option, print_json
 from runtime.keypair import SEED_BYTES
 from runtime.keystore import KeyEntry, Keystore, KeystoreError
 

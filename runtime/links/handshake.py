@@ -321,7 +321,7 @@ class Listener:
         self._admission.check(hello.key, strangers, now_ms)
         session = self._sessions.get(place)
         if session is not None and session.dialler_nonce == hello.nonce:
-            return Taken()  # a late copy of the HELLO that led to this session
+            return Taken()  # a late copy of the HELLO that has been proved already
         pending = self._pending.pop(place, None)
         if pending is None or (pending.key, pending.dialler_nonce) != (hello.key, hello.nonce):
             pending = Pending(key=hello.key, dialler_nonce=hello.nonce, listener_nonce=self._draw())

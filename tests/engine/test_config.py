@@ -5,17 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import (
-    FILE_BYTES_MAX,
-    KEYS,
-    Config,
-    ConfigError,
-    Settings,
-    flag,
-    load_config,
-    template,
-    variable,
-)
+from engine.config import KEYS, Config, Settings, load_config, template, variable
+from runtime.settings import FILE_BYTES_MAX, ConfigError, flag
 
 
 def load(

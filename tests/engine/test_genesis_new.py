@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.cli.exits import ExitCode
 from engine.cli.main import main
 from engine.constants import GENESIS_INLINE_ACCOUNTS_MAX, SUPPLY_MAX
 from engine.dev import BALANCE, dev_key
@@ -16,6 +15,7 @@ from engine.errors import GenesisError
 from engine.genesis import Genesis, genesis_hash, params_hash
 from engine.genesis_file import load_genesis
 from engine.genesis_new import NETWORK, read_list, write_new_genesis
+from runtime.command_line import ExitCode
 
 MEMBERS: list[dict[str, Any]] = [
     {"public_key": f"0x{dev_key(number).public_key.hex()}", "power": number + 1}

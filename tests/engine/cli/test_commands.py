@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.exits import ExitCode
 from engine.cli.main import main
 from engine.config import KEYS
 from engine.genesis import genesis_hash
 from engine.genesis_file import load_genesis
+from runtime.command_line import ExitCode
 from tests.campaign.process import REPOSITORY, surroundings
 from tests.engine.finished import make_finished
 from tests.engine.test_genesis import example
