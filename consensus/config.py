@@ -48,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listen_votes: Text = "tcp://127.0.0.1:9000"
     listen_sync: Text = "tcp://127.0.0.1:9001"
     listen_payloads: Text = "tcp://127.0.0.1:9002"
-    http_address: Text = "127.0.0.1:8551"
+    http_address: Text = "127.0.0.1:8550"
     executor_address: Text = ""
     executor_secret_file: Text = ""
     device: Device = "auto"
