@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from engine.transition import (
     Outcome,
     StageTimer,
     all_verified,
+    announce_payload,
     execute_payload,
 )
 from engine.types import (
@@ -53,6 +55,8 @@ STAGES = (
     "commit",
 )
 ACCOUNTS_MAX = 2**32 - 2
+LIMITS = PayloadLimits(bytes=1 << 40, transactions=1 << 30, objects=1 << 30)
+"""As wide as any block is."""
 DEVICE = DeviceSettings(crossover_transactions=1, crossover_signatures=1, check_blocks=0)
 """The gpu arm does everything on the device."""
 
@@ -170,9 +174,9 @@ def run_arm(
         capacity=workload.payments.accounts + workload.payments.created + 1,
     )
     journal = Journal(directory)
+    runner = _Runner(state, workload, journal, is_signed=is_signed)
     try:
         resident = state.resident_bytes / state.count
-        runner = _Runner(state, workload, journal, is_signed=is_signed)
         runner.hold_payloads(backend)
         first = runner.run(1 if is_signed else len(workload.payloads))
         passes = []
@@ -199,6 +203,7 @@ def run_arm(
             device=figures,
         )
     finally:
+        runner.close()
         journal.close()
         backend.close()
 
@@ -224,6 +229,8 @@ class _Runner:
         self._opening_hash = state.state_hash()
         self._payloads: Sequence[bytes | memoryview] = workload.payloads
         self._hold_ns = 0
+        self._ahead: ThreadPoolExecutor | None = None
+        self._announced: Future[None] | None = None
         self.is_undone = True
 
     def hold_payloads(self, backend: Backend) -> None:
@@ -236,6 +243,19 @@ class _Runner:
             start = time.perf_counter_ns()
             self._payloads = [pinned_payload(backend, item) for item in self._workload.payloads]
             self._hold_ns = time.perf_counter_ns() - start
+            self._ahead = ThreadPoolExecutor(1, "ahead")
+
+    def close(self) -> None:
+        """End the thread that announces blocks, if there is one."""
+        if self._ahead is not None:
+            self._ahead.shutdown()
+
+    def _announce(self, index: int, block_count: int) -> None:
+        """Let a device copy the next block meanwhile, as a node does when it has arrived."""
+        if self._ahead is not None and index < block_count:
+            self._announced = self._ahead.submit(
+                announce_payload, self._state.backend, self._payloads[index], LIMITS
+            )
 
     def device_figures(self, backend: Backend) -> dict[str, Any] | None:
         """Run once more with a meter in the device, if the backend has one."""
@@ -265,6 +285,7 @@ class _Runner:
         try:
             for height, payload in enumerate(self._payloads[:block_count], start=1):
                 start = time.perf_counter_ns()
+                self._announce(height, block_count)
                 outcome = execute_payload(
                     self._state,
                     payload,
@@ -282,6 +303,8 @@ class _Runner:
                 blocks.append(block_result(outcome))
         finally:
             gc.enable()
+        if self._announced is not None:
+            self._announced.result()
         commit_bytes = self._journal.bytes_written
         self._state.undo(changes[::-1])
         self.is_undone &= self._state.state_hash() == self._opening_hash
@@ -312,7 +335,7 @@ def block_context(workload: Workload, height: int) -> BlockContext:
         rules=LedgerRules(
             fee_minimum=FEE_MINIMUM, account_minimum=ACCOUNT_MINIMUM, accounts_max=ACCOUNTS_MAX
         ),
-        limits=PayloadLimits(bytes=1 << 40, transactions=1 << 30, objects=1 << 30),
+        limits=LIMITS,
     )
 
 

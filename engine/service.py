@@ -32,7 +32,7 @@ from engine.recovery import recover
 from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
-from engine.transition import StageTimer
+from engine.transition import StageTimer, announce_payload
 from engine.verdicts import FinalizedBlock, Judged, refused
 from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.views import Views, status_answer
@@ -295,6 +295,7 @@ class Service:
         commitment = None
         timer = StageTimer(before=lambda stage: deadline.check(f"the stage {stage}"))
         if payload is not None and is_wanted:
+            announce_payload(self.backend, payload, self._executor.limits)
             with timer.stage("commitment"):
                 commitment = payload_commitment(payload)
         work = partial(self._executor.judge, fields, header, payload, commitment, timer, deadline)

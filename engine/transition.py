@@ -7,7 +7,7 @@ proposer and every validator. Spec: spec/block.md#checks, #execution, #settlemen
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from engine.columns import signed_messages, take
 from engine.errors import TRANSACTION_REASON_BASE, InvalidPayload, Reason
 from engine.state import State
 from kernels import layout
+from kernels.backend import Backend
 from kernels.layout import U8, U32, Changes, Columns, Rules, Walk
 
 IsVerified = Callable[[U8], NDArray[np.bool_]]
@@ -112,6 +113,15 @@ def all_verified(hashes: U8) -> NDArray[np.bool_]:
     return np.ones(len(hashes), np.bool_)
 
 
+def announce_payload(backend: Backend, payload: bytes | memoryview, limits: PayloadLimits) -> None:
+    """Let a device take a payload in while the one before it is executed; on any thread.
+
+    The payload's bytes must not change. One that cannot be decoded is not looked at any further.
+    """
+    with suppress(InvalidPayload):  # for which `execute_payload` refuses it
+        backend.prefetch(lambda: decode_payload(payload, limits).columns)
+
+
 def execute_payload(
     state: State,
     payload: bytes | memoryview,
@@ -138,8 +148,7 @@ def execute_payload(
     with timer.stage("execute"):
         walk = accounts.walk(columns, offsets, senders, recipients, rules)
     with timer.stage("hash"):
-        hashes = backend.hash_transactions(columns)
-        transactions_root = receipts.transactions_root(backend, hashes, offsets)
+        hashes, transactions_root = receipts.transactions_root(backend, columns, offsets)
     with timer.stage("verify"):
         _refuse_first_defect(state, batch, walk, hashes, context.transaction_domain, execution)
     with timer.stage("settle"):

@@ -129,6 +129,24 @@ class Backend(Protocol):
     def hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
         """Return receipt leaves under `key`, (n, 32) uint8 (spec/receipts.md)."""
 
+    def transactions_root(
+        self, columns: Columns, node_key: bytes, absent: bytes
+    ) -> tuple[U8, bytes]:
+        """Return `hash_transactions` and the `list_root` over them (spec/payload.md)."""
+
+    def receipts_root(
+        self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes, node_key: bytes,
+        absent: bytes,
+    ) -> bytes:  # fmt: skip
+        """Return the `list_root` over `hash_receipts`, for whom the leaves are of no use."""
+
+    def prefetch(self, columns: Callable[[], Columns]) -> None:
+        """Begin to bring the block that is executed next to where that happens; on any thread.
+
+        columns: called if anything is to be brought; a view of bytes that do not change. What is
+        executed in the end may be another block; whatever fails here is noticed there.
+        """
+
     def list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
         """Return the Merkle root of (n, 32) uint8 leaves (spec/README.md#merkle-trees)."""
 

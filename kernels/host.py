@@ -1,6 +1,7 @@
 """The host's backend: scalar bodies for `serial`, vector forms over threads for `cpu`."""
 
 import secrets
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -91,6 +92,24 @@ class HostBackend:
         ranges = self._pool.ranges(len(out), grain=HASH_GRAIN)
         self._pool.run(kernel, ranges, *columns, blake3.key_words(key), out)
         return out
+
+    def transactions_root(
+        self, columns: Columns, node_key: bytes, absent: bytes
+    ) -> tuple[U8, bytes]:
+        """See Backend.transactions_root."""
+        hashes = self.hash_transactions(columns)
+        return hashes, self.list_root(hashes, node_key, absent)
+
+    def receipts_root(
+        self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes, node_key: bytes,
+        absent: bytes,
+    ) -> bytes:  # fmt: skip
+        """See Backend.receipts_root."""
+        leaves = self.hash_receipts(hashes, statuses, kinds, fees, key)
+        return self.list_root(leaves, node_key, absent)
+
+    def prefetch(self, columns: Callable[[], Columns]) -> None:
+        """See Backend.prefetch: a block is executed where it lies."""
 
     def list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
         """See Backend.list_root."""

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from kernels import blake3
 from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable
 from kernels.gpu import hashes as kernels
-from kernels.gpu.columns import Uploads
+from kernels.gpu.columns import DeviceColumns, copy_columns
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.ed25519 import DeviceVerifier
 from kernels.gpu.failures import DeviceDiffers, DeviceFailed
 from kernels.gpu.grid import SIMULATED
 from kernels.gpu.guard import Guard
-from kernels.gpu.guarded import GuardedAccounts
+from kernels.gpu.guarded import GuardedAccounts, is_equal
 from kernels.gpu.mirror import LateTree, Mirror
 from kernels.gpu.resident import DeviceAccounts
 from kernels.gpu.tree import TreeKeys, list_root
+from kernels.gpu.uploads import Uploads
 from kernels.host import HostBackend, new_secret
 from kernels.host_accounts import HostAccounts, read_only
 from kernels.layout import U8, U64, Columns
@@ -96,6 +97,8 @@ class GpuBackend:
         self._guard = Guard(device, check_blocks=settings.check_blocks, tell=tell)
         self._uploads = Uploads(device)
         self._arena = Arena(device)
+        self._strays = Arena(device)
+        """columns of batches that are no block's"""
         self._verifier = verifier
         self._mirrors: list[Mirror] = []
         self._twins: dict[str, tuple[NDArray[Any], Any]] = {}
@@ -135,6 +138,41 @@ class GpuBackend:
             lambda: self._hash_receipts(hashes, statuses, kinds, fees, key),
             lambda: self._host.hash_receipts(hashes, statuses, kinds, fees, key),
         )
+
+    def transactions_root(
+        self, columns: Columns, node_key: bytes, absent: bytes
+    ) -> tuple[U8, bytes]:
+        """See Backend.transactions_root: the hashes leave while the tree over them is climbed."""
+        return self._either(
+            "transactions",
+            len(columns.kind),
+            lambda: self._transactions_root(columns, node_key, absent),
+            lambda: self._host.transactions_root(columns, node_key, absent),
+        )
+
+    def receipts_root(
+        self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes, node_key: bytes,
+        absent: bytes,
+    ) -> bytes:  # fmt: skip
+        """See Backend.receipts_root: the leaves never leave."""
+        given = (hashes, statuses, kinds, fees, key)
+        return self._either(
+            "receipts",
+            len(hashes),
+            lambda: self._receipts_root(*given, node_key, absent),
+            lambda: self._host.receipts_root(*given, node_key, absent),
+        )
+
+    def prefetch(self, columns: Callable[[], Columns]) -> None:
+        """See Backend.prefetch."""
+        if self._guard.device is None:
+            return
+        made = columns()
+        if len(made.kind) >= self._settings.crossover_transactions:
+            try:
+                self._uploads.prefetch(made)
+            except DeviceFailed as error:
+                self._guard.give_up(str(error))
 
     def list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
         """See Backend.list_root."""
@@ -221,7 +259,7 @@ class GpuBackend:
                 result = there()
             if self._guard.is_due(kind):
                 expected = here()
-                if not np.array_equal(np.asarray(result), np.asarray(expected)):
+                if not is_equal(result, expected):
                     raise DeviceDiffers(f"hashes of {kind} differ from the CPU's")
         except DeviceFailed as error:
             self._guard.give_up(str(error))
@@ -233,7 +271,9 @@ class GpuBackend:
 
     def _return(self, name: str, digests: Any) -> U8:
         """Return digests on the host, and remember where they are on the device."""
-        rows = self.device.fetch(digests)
+        return self._remember(name, self.device.fetch(digests), digests)
+
+    def _remember(self, name: str, rows: NDArray[Any], digests: Any) -> U8:
         host: U8 = read_only(rows.view(np.uint8))
         self._twins[name] = (host, digests)
         return host
@@ -254,13 +294,31 @@ class GpuBackend:
         self.device.launch(kernels.hash_messages, len(messages), rows, out)
         return self._return("messages", out)
 
-    def _hash_transactions(self, columns: Columns) -> U8:
-        there, count = self._uploads.get(columns), len(columns.kind)
+    def _columns(self, columns: Columns) -> DeviceColumns:
+        """Return columns on the device; those of the present block are there."""
+        found = self._uploads.find(columns)
+        if found is None:
+            found = copy_columns(self.device, self._strays, columns, self.device.copy_in)
+        return found
+
+    def _launch_transactions(self, columns: Columns) -> Any:
+        there, count = self._columns(columns), len(columns.kind)
         out = self._digests("transactions", count)
         self.device.launch(kernels.hash_transactions, count, *there, out)
-        return self._return("transactions", out)
+        return out
 
-    def _hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
+    def _hash_transactions(self, columns: Columns) -> U8:
+        return self._return("transactions", self._launch_transactions(columns))
+
+    def _transactions_root(
+        self, columns: Columns, node_key: bytes, absent: bytes
+    ) -> tuple[U8, bytes]:
+        out = self._launch_transactions(columns)
+        rows = self.device.begin_fetch_beside(out)
+        root = self._list_root_there(out, node_key, absent)  # waits for the rows, too
+        return self._remember("transactions", rows, out), root
+
+    def _launch_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> Any:
         out = self._digests("receipts", len(hashes))
         self.device.launch(
             kernels.hash_receipts, len(hashes),
@@ -268,7 +326,17 @@ class GpuBackend:
             self._twin("kinds", kinds, np.uint8), self._twin("fees", fees, np.uint64),
             self._arena.put("key", blake3.key_words(key)), out,
         )  # fmt: skip
-        return self._return("receipts", out)
+        return out
+
+    def _hash_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> U8:
+        return self._return("receipts", self._launch_receipts(hashes, statuses, kinds, fees, key))
+
+    def _receipts_root(
+        self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes, node_key: bytes,
+        absent: bytes,
+    ) -> bytes:  # fmt: skip
+        out = self._launch_receipts(hashes, statuses, kinds, fees, key)
+        return self._list_root_there(out, node_key, absent)
 
     def _make_root_keys(self, node_key: bytes, absent: bytes) -> TreeKeys:
         return TreeKeys(self.device, node_key=node_key, absent=absent)
@@ -276,6 +344,8 @@ class GpuBackend:
     def _list_root(self, leaves: U8, node_key: bytes, absent: bytes) -> bytes:
         if leaves.ndim != 2 or leaves.shape[1] != blake3.DIGEST_BYTES or leaves.dtype != np.uint8:
             return self._host.list_root(leaves, node_key, absent)  # which refuses it
-        rows = self._twin("leaves", leaves, np.uint32)
+        return self._list_root_there(self._twin("leaves", leaves, np.uint32), node_key, absent)
+
+    def _list_root_there(self, rows: Any, node_key: bytes, absent: bytes) -> bytes:
         keys = self._root_keys(node_key, absent)
-        return list_root(self.device, self._arena, rows, len(leaves), keys)
+        return list_root(self.device, self._arena, rows, int(rows.shape[0]), keys)

@@ -1,11 +1,12 @@
-"""A block's columns on the device: they cross once, in one copy where they lie together.
+"""A batch's columns on the device: they cross once, in one copy where they lie together.
 
 A payload is one buffer with its columns at 64-byte boundaries, so the bytes from the first column
 to the last are copied as they are, and each column is a view. Columns from elsewhere are copied one
-by one. Byte columns of fixed width are seen as 64-bit words.
+by one. Byte columns of fixed width are seen as 64-bit words. Read `uploads` next.
 """
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -43,54 +44,11 @@ class DeviceColumns(NamedTuple):
         )  # fmt: skip
 
 
-class Upload(NamedTuple):
-    """A batch on the device, with what it was copied from."""
-
-    source: Columns
-    columns: DeviceColumns
-
-    def is_of(self, columns: Columns) -> bool:
-        """Say whether this is of these very arrays, which nobody can have changed since."""
-        is_same = all(a is b for a, b in zip(self.source, columns, strict=True))
-        return is_same and not any(column.flags.writeable for column in columns)
+Copy = Callable[[NDArray[Any], Any], None]
+"""A host array to an equal one on the device."""
 
 
-class Uploads:
-    """The batches that are on the device: the present one and the one before it.
-
-    Each piece of work on a batch ends with its results on the host, so nothing reads the older one
-    any more when the next batch is copied into its place, beside whatever runs.
-    """
-
-    def __init__(self, device: Device) -> None:
-        """Begin with none."""
-        self._device = device
-        self._arenas = [Arena(device), Arena(device)]
-        self._held: list[Upload | None] = [None, None]
-
-    def get(self, columns: Columns) -> DeviceColumns:
-        """Return columns on the device; copies them unless they are there."""
-        for upload in self._held:
-            if upload is not None and upload.is_of(columns):
-                return upload.columns
-        self._arenas.reverse()
-        self._held = [None, self._held[0]]
-        upload = upload_columns(self._device, self._arenas[0], columns)
-        self._held[0] = upload
-        return upload.columns
-
-    def twin(self, array: NDArray[Any]) -> Any | None:
-        """Return the device's copy of a column that is there, or None."""
-        for upload in self._held:
-            if upload is None or array.flags.writeable:
-                continue
-            for host, there in zip(upload.source, upload.columns, strict=True):
-                if host is array:
-                    return there
-        return None
-
-
-def upload_columns(device: Device, arena: Arena, columns: Columns) -> Upload:
+def copy_columns(device: Device, arena: Arena, columns: Columns, copy: Copy) -> DeviceColumns:
     """Copy columns to the device. The arena's `columns` are taken; the source must not change."""
     given: tuple[NDArray[Any], ...] = columns
     held = [np.ascontiguousarray(column) for column in given]
@@ -98,19 +56,18 @@ def upload_columns(device: Device, arena: Arena, columns: Columns) -> Upload:
     region = arena.take("columns", size, np.uint8)
     if places is not None:
         first = min(column.ctypes.data for column in held if column.size)
-        device.copy_in(_bytes_at(first, size), region, is_ahead=True)
+        copy(_bytes_at(first, size), region)
     else:
         places, offset = [], 0
         for column in held:
             places.append(offset)
-            target = region[offset : offset + column.nbytes]
-            device.copy_in(column.reshape(-1).view(np.uint8), target, is_ahead=True)
+            copy(column.reshape(-1).view(np.uint8), region[offset : offset + column.nbytes])
             offset += -(-column.nbytes // ALIGN) * ALIGN
     views = [
         _view(device, region, place, column, _WORDS.get(name))
         for name, place, column in zip(Columns._fields, places, held, strict=True)
     ]
-    return Upload(columns, DeviceColumns(*views))
+    return DeviceColumns(*views)
 
 
 def _together(columns: list[NDArray[Any]]) -> tuple[list[int] | None, int]:

@@ -2,8 +2,10 @@
 
 Everything that a driver can refuse (memory, a launch, a device that is gone) comes out as
 `DeviceFailed`; whoever asked does the same work on the CPU. Nothing here is imported where no
-device is used. Kernels run in one stream in the order of their launches; copies to and from the
-host go through buffers of locked pages, of which the pool keeps some. Read `resident` next.
+device is used. Kernels run in one stream, in the order of their launches. A block's columns come in
+a stream of their own while the block before them runs (see `columns`), and what is fetched beside
+launches leaves in a third one. Copies to and from the host go through buffers of locked pages, of
+which the pool keeps some. Read `resident` next.
 """
 
 import contextlib
@@ -19,13 +21,12 @@ from numba.cuda.cudadrv.error import CudaSupportError
 from numpy.typing import DTypeLike, NDArray
 
 from kernels.gpu.failures import DeviceFailed
-from kernels.gpu.grid import SIMULATED, THREADS, blocks_for
+from kernels.gpu.grid import SIMULATED, THREADS, blocks_for, new_event
 from kernels.gpu.meter import Meter
 from kernels.gpu.pinned import PinnedPool
+from kernels.gpu.staging import Staging
 from kernels.layout import U8
 
-STAGING_BYTES: Final = 8 << 20
-"""Of each of the two buffers through which pageable memory is copied: one fills, one flies."""
 RESERVE_SHIFT: Final = 4
 """1/16 of the device's memory is left to the driver, to compiled code and to others."""
 SIMULATED_BYTES: Final = 1 << 30
@@ -55,15 +56,19 @@ class Device:
             free = SIMULATED_BYTES if SIMULATED else int(context.get_memory_info().free)
             self.stream: Any = cuda.stream()
             self.uploads: Any = cuda.stream()
+            self.downloads: Any = cuda.stream()
         self.bytes_max = free - (free >> RESERVE_SHIFT) if bytes_max is None else bytes_max
         self.bytes_taken = 0
         """of device memory, by arrays that are alive"""
         self.lock = threading.RLock()
         """is held through every piece of work: pool and queries hash while a block is executed"""
+        self._counting = threading.RLock()
         self.pinned = PinnedPool(_pinned_buffer)
         self.meter: Meter | None = None
         """measures what the device does, while there is one"""
-        self._staging: list[tuple[U8, Any]] = []
+        self._staging = Staging(self.stream, _pinned_buffer)
+        self._staging_ahead = Staging(self.uploads, _pinned_buffer)
+        self._is_downloading = False
 
     def array(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
         """Return a zeroed array on the device; raises DeviceFailed where memory ends."""
@@ -74,19 +79,21 @@ class Device:
     def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
         """Return an array on the device with anything in it; as `array`."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        if self.bytes_taken + size > self.bytes_max:
-            raise DeviceFailed(
-                f"memory: {size} bytes more than the {self.bytes_taken} that are taken exceed the"
-                f" {self.bytes_max} that may be"
-            )
-        with refusals(f"memory of {size} bytes"):
-            array = cuda.device_array(shape, dtype)
-        self.bytes_taken += size
+        with self._counting:
+            if self.bytes_taken + size > self.bytes_max:
+                raise DeviceFailed(
+                    f"memory: {size} bytes more than the {self.bytes_taken} that are taken exceed"
+                    f" the {self.bytes_max} that may be"
+                )
+            with refusals(f"memory of {size} bytes"):
+                array = cuda.device_array(shape, dtype)
+            self.bytes_taken += size
         weakref.finalize(array, self._forget, size).atexit = False
         return array
 
     def _forget(self, size: int) -> None:
-        self.bytes_taken -= size
+        with self._counting:
+            self.bytes_taken -= size
 
     def zero(self, array: Any) -> None:
         """Set all bytes of a contiguous array to zero."""
@@ -101,47 +108,56 @@ class Device:
         self.copy_in(source, target)
         return target
 
-    def copy_in(self, source: NDArray[Any], target: Any, *, is_ahead: bool = False) -> None:
+    def copy_in(self, source: NDArray[Any], target: Any) -> None:
         """Copy a C-contiguous host array to an equal one on the device, before later launches.
 
         The source may change as soon as this returns, unless it is pinned by this device's pool:
-        then it must stay as it is until the results of later launches are fetched. is_ahead: in a
-        stream of its own, beside launches of before; none of them may use the target.
+        then it must stay as it is until the results of later launches are fetched.
         """
+        self._copy(source, target, self._staging)
+
+    def copy_ahead(self, source: NDArray[Any], target: Any) -> None:
+        """Do `copy_in` beside all launches, which have to wait for `mark_ahead` where they read it.
+
+        One thread at a time; others may launch and copy meanwhile.
+        """
+        self._copy(source, target, self._staging_ahead)
+
+    def _copy(self, source: NDArray[Any], target: Any, staging: Staging) -> None:
         if not source.size:
             return
         data = source.reshape(-1).view(np.uint8)
         bytes_target = target.reshape(int(target.size)).view(np.uint8)
-        stream = self.uploads if is_ahead else self.stream
+        stream = staging.stream
         with refusals("copy to the device"), self._metered("copy_in", data.nbytes, stream):
             if self.pinned.holds(data):
                 bytes_target.copy_to_device(data, stream=stream)
             else:
-                self._copy_staged(data, bytes_target, stream)
-        if is_ahead:
-            self._follow_uploads()
+                staging.copy(data, bytes_target)
 
-    def _copy_staged(self, data: U8, target: Any, stream: Any) -> None:
-        """Copy through two pinned buffers: one is filled while the other is on its way."""
-        if not self._staging:
-            self._staging = [(_pinned_buffer(STAGING_BYTES), cuda.event()) for _ in range(2)]
-            for _, event in self._staging:
-                event.record(stream)
-        for start in range(0, len(data), STAGING_BYTES):
-            buffer, event = self._staging[0]
-            self._staging.reverse()
-            event.synchronize()
-            piece = data[start : start + STAGING_BYTES]
-            buffer[: len(piece)] = piece
-            target[start : start + len(piece)].copy_to_device(buffer[: len(piece)], stream=stream)
+    def mark(self) -> Any:
+        """Return an event behind everything that was launched until now."""
+        return self._mark(self.stream)
+
+    def mark_ahead(self) -> Any:
+        """Return an event behind everything that was copied ahead until now."""
+        return self._mark(self.uploads)
+
+    def _mark(self, stream: Any) -> Any:
+        with refusals("an event"):
+            event = new_event()
             event.record(stream)
+        return event
 
-    def _follow_uploads(self) -> None:
-        """Let what is launched next wait for the copies that were begun."""
-        with refusals("copy to the device"):
-            event = cuda.event()
-            event.record(self.uploads)
+    def follow(self, event: Any) -> None:
+        """Let later launches wait for an event."""
+        with refusals("an event"):
             event.wait(self.stream)
+
+    def wait_for(self, event: Any) -> None:
+        """Wait for an event."""
+        with refusals("an event"):
+            event.synchronize()
 
     def fetch(self, array: Any) -> NDArray[Any]:
         """Return a device array on the host, in pinned memory; waits for all launches before it."""
@@ -151,20 +167,33 @@ class Device:
 
     def begin_fetch(self, array: Any) -> NDArray[Any]:
         """Begin what `fetch` does: the array is complete after the next `wait`."""
+        return self._begin_fetch(array, self.stream)
+
+    def begin_fetch_beside(self, array: Any) -> NDArray[Any]:
+        """Do `begin_fetch` beside later launches, none of which may write to the array."""
+        with refusals("an event"):
+            self.mark().wait(self.downloads)
+        self._is_downloading = True
+        return self._begin_fetch(array, self.downloads)
+
+    def _begin_fetch(self, array: Any, stream: Any) -> NDArray[Any]:
         shape = tuple(int(extent) for extent in array.shape)
         out = self.pinned.take(shape, array.dtype)
         if out.size:
             with (
                 refusals("copy from the device"),
-                self._metered("copy_back", out.nbytes, self.stream),
+                self._metered("copy_back", out.nbytes, stream),
             ):
-                array.copy_to_host(out, stream=self.stream)
+                array.copy_to_host(out, stream=stream)
         return out
 
     def wait(self) -> None:
-        """Wait for everything that was launched."""
+        """Wait for everything that was launched, and for what is fetched."""
         with refusals("a launch"):
             self.stream.synchronize()
+            if self._is_downloading:
+                self.downloads.synchronize()
+                self._is_downloading = False
 
     def launch(self, kernel: Any, count: int, *arguments: Any) -> None:
         """Run a kernel on `count` items, one thread each."""
@@ -185,7 +214,8 @@ class Device:
 
     def close(self) -> None:
         """Give the buffers back; arrays go with their owners."""
-        self._staging = []
+        for staging in (self._staging, self._staging_ahead):
+            staging.close()
         self.pinned.close()
 
 

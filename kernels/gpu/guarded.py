@@ -65,6 +65,9 @@ class GuardedAccounts:
 
     def find_parties(self, columns: Columns, lane_offsets: I32) -> tuple[U32, U32]:
         """See HostAccounts.find_parties; a block begins here."""
+        if self._device is not None and self._guard.device is None:  # given up elsewhere
+            self._device = None
+            self._take_over()
         is_large = len(columns.amount) >= self._crossover
         self._is_sampled = is_large and self._guard.is_due("blocks")
         return self._either(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from kernels import accounts, bitmap
 from kernels.gpu import prefix, settlement, table, walks
-from kernels.gpu.columns import Uploads
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.failures import DeviceDiffers
 from kernels.gpu.grid import SIMULATED
 from kernels.gpu.prefix import prefix_sums
 from kernels.gpu.tree import DeviceTree, leaves_of
+from kernels.gpu.uploads import Uploads
 from kernels.host_accounts import CAPACITY_MIN, check_lanes, even, key_words, read_only
 from kernels.layout import (
     ACCOUNT_WORDS,
@@ -169,9 +169,6 @@ class DeviceAccounts:
         if found is None:
             return None
         recipients, fee_slot = found
-        created = np.empty((0, ACCOUNT_WORDS), np.uint64)
-        if self.count > count_before:
-            created = self._device.fetch(self._records[count_before : self.count])
         senders = self._twin("senders", sender_slots)
         slots = self._changed(senders, statuses, recipients, fee_slot)
         changed = int(slots.shape[0])
@@ -193,7 +190,8 @@ class DeviceAccounts:
             recipients, self._uploads.get(columns).amount, fee_slot, np.uint64(walk.fee_total),
         )  # fmt: skip
         launch(settlement.read_changed, changed, self._records, slots, values[2], values[3], *after)
-        done = self._fetch_all(slots, *values, sums)
+        created = self._records[count_before : self.count]
+        done = self._fetch_all(slots, *values, sums, created)
         self._check_conservation(done[5])
         self._remember("changed", done[0], slots)
         return Changes(
@@ -202,7 +200,7 @@ class DeviceAccounts:
             balances_after=done[3],
             nonces_before=done[2],
             nonces_after=done[4],
-            created_keys=np.ascontiguousarray(created[:, :KEY_WORDS]).view(np.uint8),
+            created_keys=np.ascontiguousarray(done[6][:, :KEY_WORDS]).view(np.uint8),
             count_before=count_before,
             count_after=self.count,
         )
@@ -284,10 +282,11 @@ class DeviceAccounts:
         walk: Walk,
         fee_recipient: bytes,
         accounts_max: int,
-    ) -> tuple[Any, int] | None:
+    ) -> tuple[Any, Any] | None:
         """Give slots to the keys without account; None and nothing written where there is no room.
 
-        Returns the recipients' slots on the device and that of the fee recipient, -1 without fees.
+        Returns the recipients' slots and, in (1,) int64, that of the fee recipient, -1 without
+        fees; both on the device.
         """
         count, launch = len(recipient_slots), self._device.launch
         recipients = self._twin("recipients", recipient_slots)
@@ -295,37 +294,42 @@ class DeviceAccounts:
         launch(settlement.flag_missing, count, statuses, recipients, flags)
         positions, total = prefix_sums(self._device, self._arena, "missing", flags, count)
         fee_words = key_words(np.frombuffer(fee_recipient, np.uint8).reshape(1, -1))
-        fee_found = self._find(fee_words) if walk.fee_total else 0
-        missing = int(self._device.fetch(total)[0]) if count else 0
+        missing, fee_found = (
+            int(array[0]) for array in self._fetch_all(total, self._find(fee_words))
+        )
+        if not walk.fee_total:
+            fee_found = -1
         fee_is_new = int(fee_found == NO_SLOT)
-        fee_slot = fee_found if walk.fee_total else -1
         if missing + fee_is_new == 0:
-            return recipients, fee_slot
+            return recipients, self._arena.put("fee_slot", np.array([fee_found], np.int64))
         keys = self._arena.take("new_keys", (missing + fee_is_new, KEY_WORDS), np.uint64)
         rows = self._arena.take("new_rows", missing, np.int32)
         there = self._uploads.get(columns)
         launch(settlement.list_missing, count, flags, positions, there.recipient, rows, keys)
         if fee_is_new:
             self._device.copy_in(fee_words, keys[missing : missing + 1])
-        assigned = self._assign(keys, rows, recipients, accounts_max)
-        if assigned is None:
-            return None
-        recipients, new_fee_slot = assigned
-        return recipients, new_fee_slot if fee_is_new else fee_slot
+        # Written over by `_assign` where the fee recipient is one of the new ones.
+        fee_slot = self._arena.put("fee_slot", np.array([fee_found], np.int64))
+        assigned = self._assign(keys, rows, recipients, fee_slot, accounts_max)
+        return None if assigned is None else (assigned, fee_slot)
 
-    def _find(self, words: U64) -> int:
-        """Return the slot of one key, or NO_SLOT."""
+    def _find(self, words: U64) -> Any:
+        """Return the slot of one key, or NO_SLOT, in (1,) uint32 on the device."""
         keys = self._arena.put("one_key", words)
         found = self._arena.take("one_slot", 1, np.uint32)
         self._device.launch(
             table.find_keys, 1, self._entries, self._records, self._secret, keys, found
         )
-        return int(self._device.fetch(found)[0])
+        return found
 
     def _assign(
-        self, keys: Any, rows: Any, recipients: Any, accounts_max: int
-    ) -> tuple[Any, int] | None:
-        """Create an account for each distinct key, in order of its least row; None without room."""
+        self, keys: Any, rows: Any, recipients: Any, fee_slot: Any, accounts_max: int
+    ) -> Any | None:
+        """Create an account for each distinct key, in order of its least row; None without room.
+
+        Returns the recipients' slots. The key behind those of `rows`, if there is one, is that of
+        the fee recipient, whose slot is written to `fee_slot`.
+        """
         count, take, launch = int(keys.shape[0]), self._arena.take, self._device.launch
         claims = take("claims", 1 << (2 * count).bit_length(), np.uint32)
         places = take("places", count, np.uint32)
@@ -343,13 +347,12 @@ class DeviceAccounts:
         slots = take("recipients_after", recipients.shape, np.uint32)
         if recipients.size:
             slots.copy_to_device(recipients, stream=self._device.stream)
-        fee_slot = take("fee_slot", 1, np.int64)
         launch(settlement.assign_slots, count, claims, places, ranks, rows, self.count, slots,
                fee_slot)  # fmt: skip
         self.count += created
-        return slots, int(self._device.fetch(fee_slot)[0])
+        return slots
 
-    def _changed(self, senders: Any, statuses: Any, recipients: Any, fee_slot: int) -> Any:
+    def _changed(self, senders: Any, statuses: Any, recipients: Any, fee_slot: Any) -> Any:
         """Return the changed slots on the device, ascending."""
         launch = self._device.launch
         items = max(1, int(senders.shape[0]), int(statuses.shape[0]))

@@ -105,14 +105,17 @@ def mark(bitmap: Any, slot: Any) -> None:
 def mark_changed(
     sender_slots: Any, statuses: Any, recipient_slots: Any, fee_slot: Any, bitmap: Any
 ) -> None:
-    """Put senders, recipients of successes and the fee recipient (fee_slot, or -1) into the set."""
+    """Put senders, recipients of successes and the fee recipient into the set.
+
+    fee_slot: (1,) int64, -1 without fees.
+    """
     i = cuda.grid(1)
     if i < sender_slots.shape[0]:
         mark(bitmap, sender_slots[i])
     if i < statuses.shape[0] and statuses[i] == _SUCCESS:
         mark(bitmap, recipient_slots[i])
-    if i == 0 and fee_slot >= 0:
-        mark(bitmap, fee_slot)
+    if i == 0 and fee_slot[0] >= 0:
+        mark(bitmap, fee_slot[0])
 
 
 @kernel
@@ -169,10 +172,13 @@ def debit_senders(
 def credit_recipients(
     records: Any, statuses: Any, recipient_slots: Any, amounts: Any, fee_slot: Any, fee_total: Any
 ) -> None:
-    """Add the amount of each success to its recipient, and the fees to the fee recipient."""
+    """Add the amount of each success to its recipient, and the fees to the fee recipient.
+
+    fee_slot: (1,) int64, -1 without fees.
+    """
     i = cuda.grid(1)
     if i < statuses.shape[0] and statuses[i] == _SUCCESS:
         place = (np.int64(recipient_slots[i]), BALANCE_WORD)
         cuda.atomic.add(records, place, amounts[i])
-    if i == 0 and fee_slot >= 0:
-        cuda.atomic.add(records, (fee_slot, BALANCE_WORD), fee_total)
+    if i == 0 and fee_slot[0] >= 0:
+        cuda.atomic.add(records, (fee_slot[0], BALANCE_WORD), fee_total)

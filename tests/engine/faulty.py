@@ -31,6 +31,16 @@ class FaultyBackend:
             leaves[len(leaves) // 2, 7] ^= np.uint8(16)
         return leaves
 
+    def receipts_root(self, *arguments: Any) -> bytes:
+        """Commit to leaves under the same fault."""
+        *given, node_key, absent = arguments
+        return self._real.list_root(self.hash_receipts(*given), node_key, absent)
+
+    def transactions_root(self, columns: Any, node_key: bytes, absent: bytes) -> tuple[U8, bytes]:
+        """Commit to hashes under the same fault."""
+        hashes = self.hash_transactions(columns)
+        return hashes, self._real.list_root(hashes, node_key, absent)
+
     def hash_transactions(self, columns: Any) -> U8:
         """Flip one bit of one hash under the fault `hashes`."""
         hashes = self._real.hash_transactions(columns)

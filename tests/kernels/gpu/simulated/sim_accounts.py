@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from engine.state import State
 from kernels import accounts as host_accounts
 from kernels.backend import open_backend
-from kernels.gpu.columns import Uploads
 from kernels.gpu.device import Device
+from kernels.gpu.uploads import Uploads
 from kernels.layout import NO_SLOT, Columns
 from spec import oracle
 from tests.engine.ledgers import FEES, LEDGER, accounts, key

@@ -19,6 +19,7 @@ from kernels.host import HostBackend
 from kernels.layout import U8
 from spec import oracle
 from tests.engine.ledgers import accounts, engine_result, key, oracle_result
+from tests.kernels.arms import random_columns
 from tests.kernels.gpu.simulated.arms import (
     SETTINGS,
     Gpu,
@@ -175,6 +176,35 @@ def test_signatures_that_the_device_fails_at(fault: str) -> None:
     assert verifier.calls == (1 if fault else 2)
     assert len(told) == (1 if fault else 0)
     backend.close()
+
+
+def test_a_device_that_is_given_up_elsewhere() -> None:
+    """When signatures or hashes give the device up, the next block does not use it either."""
+    opened = Gpu()
+    made = accounts([1000] * 6)
+    state = open_state(made, opened.backend)
+    made, _ = check_block(state, made, block(1))
+    opened.backend._guard.give_up("elsewhere")
+    launches = FailingLaunches(opened.backend.device, 0)
+    check_block(state, made, block(2), 2)
+    assert launches.count == 0
+    assert opened.told == [opened.backend.degraded]
+    opened.backend.close()
+
+
+def test_an_announcement_that_fails(rng: np.random.Generator) -> None:
+    """A device that cannot take the next block is given up, and that block is the host's."""
+    opened = Gpu()
+    made = accounts([1000] * 6)
+    state = open_state(made, opened.backend)
+    device = opened.backend.device
+    device.bytes_max = device.bytes_taken
+    columns = random_columns(rng, 40)
+    opened.backend.prefetch(lambda: columns)
+    assert "memory" in opened.backend.degraded
+    check_block(state, made, block(1))
+    assert len(opened.told) == 1
+    opened.backend.close()
 
 
 def test_memory_is_counted_and_bounded(device: Device) -> None:
