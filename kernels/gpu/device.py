@@ -184,7 +184,10 @@ class Device:
         )
 
     def close(self) -> None:
-        """Give the buffers back; arrays go with their owners."""
+        """Give the buffers back, when nothing copies from them any more; arrays go with owners."""
+        with contextlib.suppress(DeviceFailed):  # a device that is lost copies nothing
+            self.wait()
+            self.uploads.synchronize()
         self._staging = []
         self.pinned.close()
 
