@@ -130,6 +130,9 @@ EXPORT int software_counts(uint64_t *out, int count) {
     return all;
 }
 
+// Returns `execution_ns` of Counts alone: cheap enough to ask around every launch.
+EXPORT uint64_t software_execution_ns() { return counts.execution_ns; }
+
 // Lets `times` calls of a kind fail with a code, after `after` more that do not. Kinds: allocation,
 // pinned, copy, memset, launch, wait; and run, a kernel that fails while it runs.
 EXPORT void software_fail(const char *kind, uint64_t after, uint64_t times, int code) {

@@ -67,10 +67,17 @@ class SoftwareDevice:
         """Use a loaded driver."""
         self._library = library
         library.software_error.restype = ctypes.c_char_p
+        library.software_execution_ns.restype = ctypes.c_uint64
+        self.execution_ns: Callable[[], int] = library.software_execution_ns
+        """`Counts.execution_ns` alone, cheap enough to be asked around every launch"""
 
     def set_schedule(self, schedule: Schedule, seed: int) -> None:
         """Do work late, early, or at random; seed 0: threads and blocks in ascending order."""
         self._library.software_set_schedule(SCHEDULES.index(schedule), ctypes.c_uint64(seed))
+
+    def use_helper(self) -> None:
+        """Let another thread do all work, on the cores that this one has now."""
+        self._library.software_use_helper()
 
     def set_memory(self, memory_bytes: int) -> None:
         """Set what the device has."""
