@@ -113,7 +113,7 @@ def test_words_of_32_bits() -> None:
 
 @pytest.mark.parametrize(
     "instruction",
-    ["sqrt.rn.f32 %r5, %r1", "mad.hi.s32 %r5, %r1, %r2, %r3", "addc.u64 %rd9, %rd1, %rd2"],
+    ["sqrt.rn.f32 %r5, %r1", "add.sat.s32 %r5, %r1, %r2", "addc.u64 %rd9, %rd1, %rd2"],
 )
 def test_what_is_not_known_is_refused(instruction: str) -> None:
     """An instruction without a statement ends the translation."""

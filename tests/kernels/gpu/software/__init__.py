@@ -1,0 +1,1 @@
+"""A device of software: the compiled PTX of kernels, run by the host behind the driver's names."""

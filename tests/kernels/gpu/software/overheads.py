@@ -1,0 +1,254 @@
+"""What blocks on a device cost the host: launches, waits, copies, and Python around them.
+
+    .venv-gpu/bin/python -m tests.kernels.gpu.software.overheads [--transactions N,...]
+
+The software device does its work when somebody waits for it, on another core, and counts the time
+that the waiting took; the rest of a block's time is what the host would spend beside any device:
+Numba's marshalling, the backend, the ledger. A real driver's calls cost more than this one's, so
+these are figures of the Python side alone. Nothing is written, no signature is looked at.
+"""
+
+import gc
+import importlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from tests.kernels.gpu.compiled import KERNELS
+from tests.kernels.gpu.software.install import Counts, SoftwareDevice, install
+
+ACCOUNTS: Final = 1_000_000
+BLOCKS: Final = 3
+"""per size; one pass before them compiles and allocates"""
+LAUNCHES: Final = 1_000
+"""of a kernel that does nothing, to time one"""
+NOTHING: Final = ("prefix.fill_u32", "tree.hash_level", "walks.walk_short")
+"""what is launched to time a launch"""
+METHODS: Final = ("copy_in", "begin_fetch", "zero", "empty", "wait")
+"""of `Device`, beside `launch_blocks`, whose time is told apart"""
+
+
+@dataclass(slots=True)
+class Part:
+    """Calls of one kind."""
+
+    arguments: int = 0
+    calls: int = 0
+    host_ns: int = 0
+
+
+@dataclass(slots=True)
+class Probe:
+    """Takes the time of the device's methods, less what the software device spent executing."""
+
+    device: SoftwareDevice
+    parts: dict[str, Part] = field(default_factory=dict)
+    depth: int = 0
+
+    def attach(self, owner: Any) -> None:
+        """Stand in front of a `kernels.gpu.device.Device`."""
+        launch_blocks = owner.launch_blocks
+
+        def launch(kernel: Any, blocks: int, *arguments: Any) -> None:
+            self.timed(
+                f"launch {kernel.__name__}", len(arguments), launch_blocks, kernel, blocks,
+                *arguments,
+            )  # fmt: skip
+
+        owner.launch_blocks = launch
+        for name in METHODS:
+            self._attach_one(owner, name)
+
+    def _attach_one(self, owner: Any, name: str) -> None:
+        method = getattr(owner, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            return self.timed(name, 0, method, *given, **named)
+
+        setattr(owner, name, call)
+
+    def taken(self) -> dict[str, Part]:
+        """Return what came together so far, and begin again."""
+        parts, self.parts = self.parts, {}
+        return parts
+
+    def timed(
+        self, name: str, arguments: int, what: Callable[..., Any], *given: Any, **named: Any
+    ) -> Any:
+        """Call something; calls within calls count for the outermost."""
+        self.depth += 1
+        executed, start = self.device.execution_ns(), time.perf_counter_ns()
+        try:
+            return what(*given, **named)
+        finally:
+            passed = time.perf_counter_ns() - start - (self.device.execution_ns() - executed)
+            self.depth -= 1
+            if not self.depth:
+                part = self.parts.setdefault(name, Part(arguments))
+                part.calls += 1
+                part.host_ns += passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overheads:
+    """Of one size of blocks, all blocks together."""
+
+    transactions: int
+    """per block"""
+    blocks: int
+    host_ns: int
+    """outside of what the device executed"""
+    execution_ns: int
+    counts: dict[str, int]
+    parts: dict[str, Part]
+
+
+def measure(device: SoftwareDevice, transactions: int, accounts: int, blocks: int) -> Overheads:
+    """Execute blocks of `uniform`, twice; the second pass counts."""
+    from bench.arms import DEVICE, block_context
+    from bench.blocks import build
+    from bench.device import pinned_payload
+    from bench.workloads import synthetic
+    from engine.state import State
+    from engine.transition import all_verified, execute_payload
+    from kernels.backend import open_backend
+    from kernels.gpu.backend import GpuBackend
+
+    payments = synthetic("uniform", accounts=accounts, per_block=transactions, blocks=blocks, seed=1)
+    workload = build(payments, seed=1, is_signed=False)
+    backend = open_backend("gpu", device=DEVICE)
+    assert isinstance(backend, GpuBackend), "the name says which backend it is"
+    capacity = accounts + payments.created + 1
+    state = State(workload.keys, workload.balances, None, backend=backend, capacity=capacity)
+    payloads = [pinned_payload(backend, payload) for payload in workload.payloads]
+    probe = Probe(device)
+
+    def run() -> None:
+        changes = []
+        for height, payload in enumerate(payloads, start=1):
+            context = block_context(workload, height)
+            outcome = execute_payload(state, payload, context, is_verified=all_verified)
+            changes.append(outcome.changes)
+        after.append((time.perf_counter_ns(), device.counts(), probe.taken()))
+        state.undo(changes[::-1])
+
+    after: list[tuple[int, Counts, dict[str, Part]]] = []
+    run()
+    probe.attach(backend.device)
+    gc.collect()
+    gc.disable()
+    start, before = time.perf_counter_ns(), device.counts()
+    run()
+    gc.enable()
+    stop, counts, parts = after[1]
+    assert not backend.degraded, backend.degraded
+    backend.close()
+    delta = {
+        name: getattr(counts, name) - getattr(before, name) for name in Counts.__dataclass_fields__
+    }
+    execution_ns = delta["execution_ns"]
+    return Overheads(
+        transactions=transactions, blocks=blocks, host_ns=stop - start - execution_ns,
+        execution_ns=execution_ns, counts=delta, parts=parts,
+    )  # fmt: skip
+
+
+def floors() -> None:
+    """Print what a launch costs that nothing executes and nothing else comes between."""
+    from numba import cuda
+
+    from kernels.gpu.device import Device
+    from kernels.gpu.grid import THREADS
+
+    owner = Device(1 << 20)
+    for name in NOTHING:
+        module, function = name.split(".")
+        kernel = getattr(importlib.import_module(f"kernels.gpu.{module}"), function)
+        arguments = [_nothing(owner, letters) for letters in KERNELS[name].split()]
+        arrays = sum(hasattr(item, "copy_to_host") for item in arguments)
+        owner.launch_blocks(kernel, 1, *arguments)
+        owner.wait()
+        start = time.perf_counter_ns()
+        for _ in range(LAUNCHES):
+            owner.launch_blocks(kernel, 1, *arguments)
+        through = time.perf_counter_ns()
+        owner.wait()
+        configured = kernel[1, THREADS, owner.stream]
+        again = time.perf_counter_ns()
+        for _ in range(LAUNCHES):
+            configured(*arguments)
+        bare = time.perf_counter_ns()
+        owner.wait()
+        click.echo(
+            f"{function}, {arrays} arrays of nothing and {len(arguments) - arrays} numbers:"
+            f" {(through - start) / LAUNCHES / 1e3:.1f} us through Device.launch_blocks,"
+            f" {(bare - again) / LAUNCHES / 1e3:.1f} us of a configured kernel"
+        )
+    start = time.perf_counter_ns()
+    for _ in range(LAUNCHES):
+        cuda.current_context()
+    stop = time.perf_counter_ns()
+    click.echo(f"cuda.current_context(): {(stop - start) / LAUNCHES / 1e3:.1f} us")
+    owner.close()
+
+
+def _nothing(owner: Any, letters: str) -> Any:
+    """Return an empty array, or zero, of a type of `compiled.KERNELS`."""
+    kinds = {"b": np.uint8, "i": np.int32, "w": np.uint32, "q": np.uint64, "l": np.int64}
+    kinds |= {"L": np.int64, "Q": np.uint64, "W": np.uint32}
+    kind: Any = kinds[letters[0]]
+    if letters in "LQW":
+        return kind(0)
+    return owner.empty((8,) * len(letters), kind)[:0]
+
+
+def show(found: Overheads) -> None:
+    """Print one size of blocks, everything per block."""
+    blocks, counts = found.blocks, found.counts
+    known_ns = sum(part.host_ns for part in found.parts.values())
+    click.echo(
+        f"\n{found.transactions:,} transactions per block, {blocks} blocks; per block:\n"
+        f"  {counts['launches'] / blocks:.1f} launches, {counts['waits'] / blocks:.1f} waits,"
+        f" {counts['copies_in'] / blocks:.1f} copies in of {counts['bytes_in'] / blocks:,.0f} bytes"
+        f" ({counts['bytes_staged'] / blocks:,.0f} from pageable memory),"
+        f" {counts['copies_out'] / blocks:.1f} back of {counts['bytes_out'] / blocks:,.0f},"
+        f" {counts['copies_within'] / blocks:.1f} within, {counts['memsets'] / blocks:.1f} memsets,"
+        f" {counts['allocations'] / blocks:.1f} allocations\n"
+        f"  host {found.host_ns / blocks / 1e6:.3f} ms"
+        f" ({found.host_ns / blocks / found.transactions:.1f} ns/tx), of it"
+        f" {known_ns / blocks / 1e6:.3f} ms in calls of the device"
+        f" (the software device executed for {found.execution_ns / blocks / 1e6:.1f} ms)"
+    )
+    rows = sorted(found.parts.items(), key=lambda item: -item[1].host_ns)
+    click.echo(f"  {'':28} {'calls':>7} {'arguments':>9} {'us/call':>9} {'us/block':>9}")
+    for name, part in rows:
+        click.echo(
+            f"  {name:28} {part.calls / blocks:7.1f} {part.arguments or '':>9}"
+            f" {part.host_ns / part.calls / 1e3:9.1f} {part.host_ns / blocks / 1e3:9.1f}"
+        )
+
+
+@click.command()
+@click.option("--transactions", default="10000,100000,1000000", show_default=True, metavar="N,...")
+@click.option("--accounts", type=click.IntRange(2), default=ACCOUNTS, show_default=True)
+@click.option("--blocks", type=click.IntRange(1), default=BLOCKS, show_default=True)
+def main(transactions: str, accounts: int, blocks: int) -> None:
+    """Measure what the host spends on blocks beside a device."""
+    device = install("late", seed=0)
+    device.set_memory(16 << 30)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[1:] or cores)
+    device.use_helper()
+    os.sched_setaffinity(0, cores)
+    floors()
+    for size in map(int, transactions.split(",")):
+        show(measure(device, size, accounts, blocks))
+
+
+if __name__ == "__main__":
+    main()
