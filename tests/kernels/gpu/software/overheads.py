@@ -119,7 +119,9 @@ def measure(device: SoftwareDevice, transactions: int, accounts: int, blocks: in
     from kernels.backend import open_backend
     from kernels.gpu.backend import GpuBackend
 
-    payments = synthetic("uniform", accounts=accounts, per_block=transactions, blocks=blocks, seed=1)
+    payments = synthetic(
+        "uniform", accounts=accounts, per_block=transactions, blocks=blocks, seed=1
+    )
     workload = build(payments, seed=1, is_signed=False)
     backend = open_backend("gpu", device=DEVICE)
     assert isinstance(backend, GpuBackend), "the name says which backend it is"
