@@ -250,8 +250,8 @@ class Device:
     def close(self) -> None:
         """Give the buffers back, when nothing copies from them any more; arrays go with owners."""
         with contextlib.suppress(DeviceFailed):  # a device that is lost copies nothing
-            self.wait()
             self.wait_for(self.mark_ahead())
+            self.wait()
         for staging in (self._staging, self._staging_ahead):
             staging.close()
         self.pinned.close()
