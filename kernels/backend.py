@@ -20,8 +20,12 @@ class DeviceUnavailable(Exception):
     """A device was asked for and there is none that this program can use."""
 
 
-CROSSOVER_TRANSACTIONS = 2_048
-"""Below, launches and copies cost more than the work; `doctor --device` measures it."""
+CROSSOVER_TRANSACTIONS = 16_384
+"""Below, launches and copies cost more than the work; `doctor --device` measures it.
+
+What a block of 10,000 costs the host beside a device, about 3 ms, is what two cores take for all of
+it (bench/results/NOTES.md).
+"""
 CROSSOVER_SIGNATURES = 512
 CHECK_BLOCKS = 256
 

@@ -4,6 +4,8 @@ Locking pages takes milliseconds, so buffers are kept, by size, and lent again w
 what they were lent for is gone.
 """
 
+import bisect
+import math
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from kernels.layout import U8
 KEPT_BYTES_MAX: Final = 1 << 30
 """Of buffers that nobody uses; more are given back to the system."""
 SIZE_MIN: Final = 1 << 12
+_SIZE_END: Final = 1 << 64
 
 
 class _Loan:
@@ -40,15 +43,15 @@ class PinnedPool:
         self._make = make
         self._free: dict[int, list[U8]] = {}
         self._kept_bytes = 0
-        self._lent: dict[int, int] = {}
-        """address -> size of what is lent"""
+        self._lent: list[tuple[int, int]] = []
+        """addresses and sizes of what is lent, ascending"""
         # Arrays may die on any thread, also while this lock is held by their own.
         self._lock = threading.RLock()
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array with anything in it; its buffer comes back when its last view dies."""
         kind = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+        size = math.prod(shape) * kind.itemsize
         size = max(SIZE_MIN, 1 << max(0, size - 1).bit_length())
         with self._lock:
             free = self._free.get(size)
@@ -58,21 +61,22 @@ class PinnedPool:
         if buffer is None:
             buffer = self._make(size)
         with self._lock:
-            self._lent[buffer.ctypes.data] = size
+            bisect.insort(self._lent, (buffer.ctypes.data, size))
         loan = _Loan(buffer, shape, kind)
         weakref.finalize(loan, self._give, buffer, size).atexit = False
         return np.asarray(loan)
 
     def holds(self, array: NDArray[Any]) -> bool:
         """Say whether a C-contiguous array lies in one lent buffer."""
-        start, stop = array.ctypes.data, array.ctypes.data + array.nbytes
+        start = array.ctypes.data
         with self._lock:
-            lent = list(self._lent.items())
-        return any(first <= start and stop <= first + size for first, size in lent)
+            place = bisect.bisect_right(self._lent, (start, _SIZE_END))
+            first, size = self._lent[place - 1] if place else (0, 0)
+        return first <= start and start + array.nbytes <= first + size
 
     def _give(self, buffer: U8, size: int) -> None:
         with self._lock:
-            self._lent.pop(buffer.ctypes.data, None)
+            del self._lent[bisect.bisect_left(self._lent, (buffer.ctypes.data, size))]
             if self._kept_bytes + size <= KEPT_BYTES_MAX:
                 self._free.setdefault(size, []).append(buffer)
                 self._kept_bytes += size
