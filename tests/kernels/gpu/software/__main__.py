@@ -24,6 +24,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--schedule", choices=SCHEDULES, default="late", help="of streams")
     parser.add_argument("--seed", type=int, default=1, help="of orders; 0: ascending threads")
+    parser.add_argument(
+        "--let-frees-wait", action="store_true", help="of memory in use, as on a GPU; else an error"
+    )
     parser.add_argument("-m", dest="is_module", action="store_true", help="SCRIPT is a module")
     parser.add_argument("script", metavar="SCRIPT")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS")
@@ -32,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if why:
         print(f"no software device: {why}", file=sys.stderr)  # noqa: T201 - there is no terminal yet
         return EXIT_NO_DEVICE
-    install(given.schedule, given.seed)
+    install(given.schedule, given.seed).let_frees_wait(given.let_frees_wait)
     sys.argv = [given.script, *given.arguments]
     if given.is_module:
         runpy.run_module(given.script, run_name="__main__", alter_sys=True)
