@@ -141,6 +141,12 @@ EXPORT void software_fail(const char *kind, uint64_t after, uint64_t times, int 
     else failures.erase(kind);
 }
 
+// Returns how many calls of a kind are still to fail.
+EXPORT uint64_t software_failures_left(const char *kind) {
+    std::lock_guard<std::recursive_mutex> guard(software::lock);
+    return failures.count(kind) ? failures[kind].times : 0;
+}
+
 // Returns what was wrong last, empty if nothing was; until the next call of the driver.
 EXPORT const char *software_error() { return last_error.c_str(); }
 

@@ -70,6 +70,7 @@ class SoftwareDevice:
         self._library = library
         library.software_error.restype = ctypes.c_char_p
         library.software_execution_ns.restype = ctypes.c_uint64
+        library.software_failures_left.restype = ctypes.c_uint64
         self.execution_ns: Callable[[], int] = library.software_execution_ns
         """`Counts.execution_ns` alone, cheap enough to be asked around every launch"""
 
@@ -111,6 +112,10 @@ class SoftwareDevice:
         self._library.software_fail(
             kind.encode(), ctypes.c_uint64(after), ctypes.c_uint64(times), code
         )
+
+    def failures_left(self, kind: str) -> int:
+        """Return how many calls of a kind are still to fail."""
+        return int(self._library.software_failures_left(kind.encode()))
 
     def recover(self) -> None:
         """Give a lost device back, without the work that was pending, and fail no more calls."""
