@@ -26,6 +26,9 @@ _SPECIAL: Final = {
     **dict.fromkeys(("%ntid.y", "%ntid.z", "%nctaid.y", "%nctaid.z"), "1U"),
 }  # fmt: skip
 """Launches have one dimension."""
+_SPECIAL_UNKNOWN: Final = re.compile(
+    r"%(?:laneid|n?warpid|n?smid|gridid|clock\w*|globaltimer\w*|lanemask_\w+|\w+_smem_size|envreg\d+)"
+)
 _COMPARE: Final = {
     "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
     "lo": "<", "ls": "<=", "hi": ">", "hs": ">=",
@@ -94,7 +97,7 @@ def _value(operand: str) -> str:
     """Return a register, a number or the address of a variable."""
     if operand in _SPECIAL:
         return _SPECIAL[operand]
-    if re.fullmatch(r"%\w+", operand):
+    if re.fullmatch(r"%\w+", operand) and not _SPECIAL_UNKNOWN.fullmatch(operand):
         return f"reg_{operand[1:]}"
     if re.fullmatch(r"-?(?:\d+|0[xX][\da-fA-F]+)U?", operand):
         return f"{int(operand.rstrip('U'), 0) % 2**64:#x}ULL"
