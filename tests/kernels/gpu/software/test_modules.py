@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from kernels import jit
 from tests.kernels.gpu.ptx import UnknownInstruction
+from tests.kernels.gpu.software import launches
+from tests.kernels.gpu.software.launches import Number
 from tests.kernels.gpu.software.modules import (
     FRAME_BYTES_MAX,
     THREADS_MAX,
@@ -60,13 +62,10 @@ def launch(
     ptx: str, blocks: int, threads: int, *arrays: NDArray[Any], seed: int = 0, shared: int = 0
 ) -> int:
     """Run the one kernel of a module on the addresses of arrays; return what it answers."""
-    library = ctypes.CDLL(str(build_module(ptx, Path(jit.CONFIG.CACHE_DIR))))
-    numbers = [ctypes.c_uint64(array.ctypes.data) for array in arrays]
-    params = (ctypes.c_void_p * len(numbers))(*map(ctypes.addressof, numbers))
-    how = Launch((blocks, 1, 1), (threads, 1, 1), shared, seed)
+    module = build_module(ptx, Path(jit.CONFIG.CACHE_DIR))
+    numbers: list[Number] = [ctypes.c_uint64(array.ctypes.data) for array in arrays]
     (name,) = entry_names(ptx)
-    answer: int = getattr(library, name)(params, ctypes.byref(how))
-    return answer
+    return launches.launch(module, name, blocks, threads, numbers, seed=seed, shared=shared)
 
 
 SHARED = ".visible .shared .align 8 .b8 cells[2048];"
