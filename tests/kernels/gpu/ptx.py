@@ -152,7 +152,8 @@ def _memory(opcode: str, operands: list[str]) -> str | None:
         moves = (f"{name} = place[{i}];" for i, name in enumerate(names))
     else:
         moves = (f"place[{i}] = ({kind}){name};" for i, name in enumerate(names))
-    return f"{place} {' '.join(moves)}"
+    is_own = re.search(r"\.(local|const|param)\b", opcode)
+    return f"{'' if is_own else 'touch(); '}{place} {' '.join(moves)}"
 
 
 def _atomic(opcode: str, operands: list[str]) -> str | None:
@@ -173,7 +174,7 @@ def _atomic(opcode: str, operands: list[str]) -> str | None:
     if len(items) != (2 if name == "cas" else 1):
         return None
     call = f"atomic_{name}<{kind}>({_address(address)}, {', '.join(map(_value, items))})"
-    return f"{call};" if d == "_" else f"{_value(d)} = {call};"
+    return f"touch(); {call};" if d == "_" else f"touch(); {_value(d)} = {call};"
 
 
 def _pack(opcode: str, operands: list[str]) -> str | None:
@@ -365,7 +366,7 @@ def translate(ptx: str, name: str) -> tuple[str, list[str]]:
         "#ifdef COUNTED\n"
         f'extern "C" {{ u64 counts[{len(counted)}]; }}\n'
         "#define COUNT(i) counts[i]++;\n#else\n#define COUNT(i)\n#endif\n"
-        "#define barrier(site)\n"
+        "#define barrier(site)\n#define touch()\n"
     )
     return (
         f"{INSTRUCTIONS}{counter}"

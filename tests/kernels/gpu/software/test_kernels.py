@@ -21,7 +21,8 @@ from tests.kernels.gpu.software.modules import build_module, entry_names, find_c
 
 THREADS: Final = 256
 TILE: Final = 2048
-ORDERS: Final = (0, 1, 2**63 + 5)
+ORDERS: Final = [(0, False), (1, False), (2**63 + 5, False), (0, True), (1, True), (7, True)]
+"""Seeds, and whether threads are switched at accesses to memory."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,16 +39,17 @@ def compilers() -> None:
 
 
 @cache
-def built(name: str) -> tuple[Path, str]:
+def built(name: str, interleaved: bool = False) -> tuple[Path, str]:
     """Return the module of a kernel and the kernel's name in it."""
     ptx = compiled.ptx_of(name)
     (entry,) = entry_names(ptx)
-    return build_module(ptx, Path(jit.CONFIG.CACHE_DIR)), entry
+    return build_module(ptx, Path(jit.CONFIG.CACHE_DIR), interleaved=interleaved), entry
 
 
-def run(name: str, blocks: int, *arguments: Argument, seed: int) -> None:
+def run(name: str, blocks: int, *arguments: Argument, order: tuple[int, bool]) -> None:
     """Launch a kernel."""
-    module, entry = built(name)
+    seed, interleaved = order
+    module, entry = built(name, interleaved)
     numbers = [number for argument in arguments for number in parameters(argument)]
     assert launch(module, entry, blocks, THREADS, numbers, seed=seed) == 0
 
@@ -64,33 +66,35 @@ def test_every_kernel_is_built(name: str) -> None:
     assert getattr(ctypes.CDLL(str(module)), entry) is not None
 
 
-@pytest.mark.parametrize("seed", ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("count", [1, 7, 2047, 2048, 2049, 20_000])
-def test_prefix_sums_within_tiles(rng: np.random.Generator, count: int, seed: int) -> None:
+def test_prefix_sums_within_tiles(
+    rng: np.random.Generator, count: int, order: tuple[int, bool]
+) -> None:
     """Each tile has its exclusive prefix sums and its total, the last one only what is there."""
     values = rng.integers(0, 2**32, count, np.uint32)
     out, tiles = np.zeros(count, np.uint32), np.zeros(-(-count // TILE), np.uint32)
-    run("prefix.sum_tiles", len(tiles), values, out, tiles, seed=seed)
+    run("prefix.sum_tiles", len(tiles), values, out, tiles, order=order)
     for i, start in enumerate(range(0, count, TILE)):
         sums = np.cumsum(values[start : start + TILE], dtype=np.uint32)
         assert tiles[i] == sums[-1]
         assert (out[start : start + TILE] == np.concatenate([[0], sums[:-1]])).all()
 
 
-@pytest.mark.parametrize("seed", ORDERS)
-def test_hashes_of_transactions(rng: np.random.Generator, seed: int) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_hashes_of_transactions(rng: np.random.Generator, order: tuple[int, bool]) -> None:
     """Random columns hash as on the CPU."""
     columns = random_columns(rng, 3001)
     wanted = np.zeros((3001, 32), np.uint8)
     transaction_hash.hash_transactions_scalar(columns, wanted, 0, 3001)
     out = np.zeros((3001, 8), np.uint32)
     words = [array.view(np.uint64) if array.ndim == 2 else array for array in columns]
-    run("hashes.hash_transactions", blocks_for(3001), *words, out, seed=seed)
+    run("hashes.hash_transactions", blocks_for(3001), *words, out, order=order)
     assert (out.view(np.uint8) == wanted).all()
 
 
-@pytest.mark.parametrize("seed", ORDERS)
-def test_slots_of_keys(rng: np.random.Generator, seed: int) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_slots_of_keys(rng: np.random.Generator, order: tuple[int, bool]) -> None:
     """Keys that are there have their slots, and others none, as on the CPU."""
     count = 5000
     records = rng.integers(0, 2**64, (count, 8), np.uint64)
@@ -104,7 +108,9 @@ def test_slots_of_keys(rng: np.random.Generator, seed: int) -> None:
         entries, records, secret, keys, np.zeros(0, np.int32), wanted, 0, 2 * count
     )
     assert {False, True} == set((wanted == NO_SLOT).tolist())
-    run("table.find_keys", blocks_for(2 * count), entries, records, secret, keys, found, seed=seed)
+    run(
+        "table.find_keys", blocks_for(2 * count), entries, records, secret, keys, found, order=order
+    )
     assert (found == wanted).all()
 
 
@@ -153,11 +159,11 @@ class Lanes:
         )  # fmt: skip
         return after, statuses, answer
 
-    def on_device(self, seed: int) -> tuple[list[U64], U8, U64]:
+    def on_device(self, order: tuple[int, bool]) -> tuple[list[U64], U8, U64]:
         """Return (balances, nonces), statuses and numbers of `walks.walk_short`."""
         lanes = len(self.sender_slots)
         first_lanes = np.full(len(self.records), 2**32 - 1, np.uint32)
-        run("walks.claim_senders", blocks_for(lanes), self.sender_slots, first_lanes, seed=seed)
+        run("walks.claim_senders", blocks_for(lanes), self.sender_slots, first_lanes, order=order)
         statuses = np.full(len(self.columns.kind), 9, np.uint8)
         after: list[U64] = [np.zeros(lanes, np.uint64) for _ in range(2)]
         numbers = np.array([2**64 - 1, 0], np.uint64)
@@ -165,27 +171,29 @@ class Lanes:
             "walks.walk_short", blocks_for(lanes), *self.columns[:7], self.senders, self.offsets,
             self.sender_slots, self.recipient_slots, first_lanes, self.records,
             *(ctypes.c_uint64(int(limit)) for limit in LIMITS), ctypes.c_uint64(100), statuses,
-            *after, numbers, seed=seed,
+            *after, numbers, order=order,
         )  # fmt: skip
         return after, statuses, numbers
 
 
-@pytest.mark.parametrize("seed", ORDERS)
-def test_short_lanes(rng: np.random.Generator, seed: int) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_short_lanes(rng: np.random.Generator, order: tuple[int, bool]) -> None:
     """Statuses, balances, nonces and fees are those of the CPU's walk."""
     lanes = Lanes(rng)
     after, statuses, (fees, _, defect) = lanes.on_cpu(len(lanes.sender_slots))
     assert defect == NO_DEFECT
     assert set(statuses.tolist()) == {0, 1, 2}
-    on_device, statuses_there, numbers = lanes.on_device(seed)
+    on_device, statuses_there, numbers = lanes.on_device(order)
     assert (statuses_there == statuses).all()
     assert all((a == b).all() for a, b in zip(after, on_device, strict=True))
     assert numbers.tolist() == [2**64 - 1, fees]
 
 
-@pytest.mark.parametrize("seed", ORDERS)
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("what", ["nonce", "fee", "chain_id", "version", "repeated", "unknown"])
-def test_the_first_refused_transaction(rng: np.random.Generator, what: str, seed: int) -> None:
+def test_the_first_refused_transaction(
+    rng: np.random.Generator, what: str, order: tuple[int, bool]
+) -> None:
     """Of several refused transactions the first one is named, with the CPU's code."""
     lanes = Lanes(rng)
     count = len(lanes.sender_slots)
@@ -201,5 +209,5 @@ def test_the_first_refused_transaction(rng: np.random.Generator, what: str, seed
             column[place] = {"nonce": 0, "fee": 0, "chain_id": 8, "version": 2}[what]
     _, _, (_, index, defect) = lanes.on_cpu(repeated)
     assert defect != NO_DEFECT
-    numbers = lanes.on_device(seed)[2]
+    numbers = lanes.on_device(order)[2]
     assert numbers[0] == index << 8 | defect

@@ -59,10 +59,11 @@ def kernel(*instructions: str, variables: str = "") -> str:
 
 
 def launch(
-    ptx: str, blocks: int, threads: int, *arrays: NDArray[Any], seed: int = 0, shared: int = 0
-) -> int:
+    ptx: str, blocks: int, threads: int, *arrays: NDArray[Any],
+    seed: int = 0, shared: int = 0, interleaved: bool = False,
+) -> int:  # fmt: skip
     """Run the one kernel of a module on the addresses of arrays; return what it answers."""
-    module = build_module(ptx, Path(jit.CONFIG.CACHE_DIR))
+    module = build_module(ptx, Path(jit.CONFIG.CACHE_DIR), interleaved=interleaved)
     numbers: list[Number] = [ctypes.c_uint64(array.ctypes.data) for array in arrays]
     (name,) = entry_names(ptx)
     return launches.launch(module, name, blocks, threads, numbers, seed=seed, shared=shared)
@@ -111,12 +112,16 @@ REDUCTION = kernel(
 """Sums 256 values of each block."""
 
 
+@pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("order", [0, 1, 2, 2**64 - 1])
-def test_a_block_adds_up_behind_barriers(rng: np.random.Generator, order: int) -> None:
+def test_a_block_adds_up_behind_barriers(
+    rng: np.random.Generator, order: int, interleaved: bool
+) -> None:
     """A reduction through shared memory gives each block's sum, in whatever order threads run."""
     values = rng.integers(0, 2**64, 37 * THREADS, np.uint64)
     sums = np.zeros(37, np.uint64)
-    assert launch(REDUCTION, 37, THREADS, values, sums, seed=order) == 0
+    answer = launch(REDUCTION, 37, THREADS, values, sums, seed=order, interleaved=interleaved)
+    assert answer == 0
     assert (sums == values.reshape(37, THREADS).sum(axis=1)).all()
 
 
@@ -127,6 +132,46 @@ def test_a_reduction_without_its_barriers_goes_wrong(rng: np.random.Generator) -
     without = REDUCTION.replace("\tbar.sync 0;\n", "")
     assert launch(without, 1, THREADS, values, sums, seed=1) == 0
     assert sums[0] != values.sum()
+
+
+ADD_PLAIN = ("ld.global.u64 %rd3, [%rd1]", "add.s64 %rd3, %rd3, 1", "st.global.u64 [%rd1], %rd3")
+ADD_ATOMIC = ("atom.global.add.u64 %rd3, [%rd1], 1",)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 9])
+@pytest.mark.parametrize("barrier", [(), ("bar.sync 0",)])
+def test_interleaved_threads_lose_updates(barrier: tuple[str, ...], blocks: int) -> None:
+    """Threads that add without an atomic operation overwrite each other, also across blocks."""
+
+    def total(*lines: str, threads: int, interleaved: bool, seed: int) -> int:
+        cell = np.zeros(1, np.uint64)
+        ptx = kernel(*barrier, *lines)
+        answer = launch(ptx, blocks, threads, cell, cell, seed=seed, interleaved=interleaved)
+        assert answer == 0
+        return int(cell[0])
+
+    for seed in range(3):
+        all_of_them = blocks * 64
+        assert total(*ADD_PLAIN, threads=64, interleaved=False, seed=seed) == all_of_them
+        assert total(*ADD_ATOMIC, threads=64, interleaved=True, seed=seed) == all_of_them
+        assert total(*ADD_PLAIN, threads=64, interleaved=True, seed=seed) < all_of_them
+    least = min(total(*ADD_PLAIN, threads=1, interleaved=True, seed=seed) for seed in range(9))
+    assert (least < blocks) == (blocks > 1)
+
+
+def test_interleaved_launches_stop_as_others() -> None:
+    """A missed barrier and a trap are told there too; the same seed does the same again."""
+    one = np.zeros(1, np.uint64)
+    ptx = kernel("shr.u32 %r3, %r1, 5", *(line.format("%r1, 77") for line in SKIP))
+    assert launch(ptx, 7, THREADS, one, one, seed=3, interleaved=True) == Stop.BARRIER_MISSED
+    assert launch(kernel("trap"), 7, 32, one, one, seed=3, interleaved=True) == Stop.TRAPPED
+    runs = []
+    for seed in (5, 5, 6):
+        out = np.zeros((9, 64), np.uint64)
+        launch(kernel(*NOTE), 9, 64, np.zeros(1, np.uint64), out, seed=seed, interleaved=True)
+        runs.append(out)
+    assert (runs[0] == runs[1]).all()
+    assert (runs[0] != runs[2]).any()
 
 
 SKIP = (
