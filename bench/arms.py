@@ -263,15 +263,13 @@ class _Runner:
             return None
         from bench.device import bandwidths, figures
         from kernels.gpu.backend import GpuBackend
-        from kernels.gpu.meter import Meter
 
         assert isinstance(backend, GpuBackend), "the name says which backend it is"
         copies = bandwidths(backend.device)
-        backend.device.meter = meter = Meter(time.perf_counter_ns)
+        backend.device.meter = backend.device.new_meter()
         self.run(len(self._payloads))
-        backend.device.meter = None
         count = self._workload.payments.per_block * len(self._payloads)
-        return figures(meter.collect(), copies, count, self._hold_ns)
+        return figures(backend.device, copies, count, self._hold_ns)
 
     def run(self, block_count: int) -> _Pass:
         """Execute the first `block_count` blocks, then undo them."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kernels import blake3
 from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable
 from kernels.gpu import hashes as kernels
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.columns import DeviceColumns, copy_columns
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.ed25519 import DeviceVerifier
@@ -101,7 +102,7 @@ class GpuBackend:
         """columns of batches that are no block's"""
         self._verifier = verifier
         self._mirrors: list[Mirror] = []
-        self._twins: dict[str, tuple[NDArray[Any], Any]] = {}
+        self._twins: dict[str, tuple[NDArray[Any], DeviceArray]] = {}
         self._root_keys = lru_cache(ROOT_KEYS_MAX)(self._make_root_keys)
 
     @property
@@ -266,19 +267,19 @@ class GpuBackend:
             result = here()
         return result
 
-    def _digests(self, name: str, count: int) -> Any:
+    def _digests(self, name: str, count: int) -> DeviceArray:
         return self._arena.take(name, (count, 8), np.uint32)
 
-    def _return(self, name: str, digests: Any) -> U8:
+    def _return(self, name: str, digests: DeviceArray) -> U8:
         """Return digests on the host, and remember where they are on the device."""
         return self._remember(name, self.device.fetch(digests), digests)
 
-    def _remember(self, name: str, rows: NDArray[Any], digests: Any) -> U8:
+    def _remember(self, name: str, rows: NDArray[Any], digests: DeviceArray) -> U8:
         host: U8 = read_only(rows.view(np.uint8))
         self._twins[name] = (host, digests)
         return host
 
-    def _twin(self, name: str, array: NDArray[Any], dtype: Any) -> Any:
+    def _twin(self, name: str, array: NDArray[Any], dtype: Any) -> DeviceArray:
         """Return an array on the device; copied unless it was made there, or came with a block."""
         for host, there in self._twins.values():
             if host is array:
@@ -301,7 +302,7 @@ class GpuBackend:
             found = copy_columns(self.device, self._strays, columns, self.device.copy_in)
         return found
 
-    def _launch_transactions(self, columns: Columns) -> Any:
+    def _launch_transactions(self, columns: Columns) -> DeviceArray:
         there, count = self._columns(columns), len(columns.kind)
         out = self._digests("transactions", count)
         self.device.launch(kernels.hash_transactions, count, *there, out)
@@ -318,7 +319,9 @@ class GpuBackend:
         root = self._list_root_there(out, node_key, absent)  # waits for the rows, too
         return self._remember("transactions", rows, out), root
 
-    def _launch_receipts(self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes) -> Any:
+    def _launch_receipts(
+        self, hashes: U8, statuses: U8, kinds: U8, fees: U64, key: bytes
+    ) -> DeviceArray:
         out = self._digests("receipts", len(hashes))
         self.device.launch(
             kernels.hash_receipts, len(hashes),
@@ -346,6 +349,6 @@ class GpuBackend:
             return self._host.list_root(leaves, node_key, absent)  # which refuses it
         return self._list_root_there(self._twin("leaves", leaves, np.uint32), node_key, absent)
 
-    def _list_root_there(self, rows: Any, node_key: bytes, absent: bytes) -> bytes:
+    def _list_root_there(self, rows: DeviceArray, node_key: bytes, absent: bytes) -> bytes:
         keys = self._root_keys(node_key, absent)
-        return list_root(self.device, self._arena, rows, int(rows.shape[0]), keys)
+        return list_root(self.device, self._arena, rows, len(rows), keys)

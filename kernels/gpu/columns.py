@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.device import Arena, Device
 from kernels.layout import U8, Columns
 
@@ -23,20 +24,20 @@ _WORDS: Final = {"memo": 2, "sender": 4, "recipient": 4, "signature": 8}
 class DeviceColumns(NamedTuple):
     """`layout.Columns` on the device; memo (n, 2), keys (n, 4), signature (n, 8) uint64."""
 
-    version: Any
-    kind: Any
-    chain_id: Any
-    nonce: Any
-    valid_until: Any
-    amount: Any
-    fee: Any
-    memo: Any
-    sender: Any
-    recipient: Any
-    signature: Any
+    version: DeviceArray
+    kind: DeviceArray
+    chain_id: DeviceArray
+    nonce: DeviceArray
+    valid_until: DeviceArray
+    amount: DeviceArray
+    fee: DeviceArray
+    memo: DeviceArray
+    sender: DeviceArray
+    recipient: DeviceArray
+    signature: DeviceArray
 
     @property
-    def walked(self) -> tuple[Any, ...]:
+    def walked(self) -> tuple[DeviceArray, ...]:
         """Return the columns that a walk reads, in the order of its arguments."""
         return (
             self.version, self.kind, self.chain_id, self.nonce, self.valid_until, self.amount,
@@ -44,7 +45,7 @@ class DeviceColumns(NamedTuple):
         )  # fmt: skip
 
 
-Copy = Callable[[NDArray[Any], Any], None]
+Copy = Callable[[NDArray[Any], DeviceArray], None]
 """A host array to an equal one on the device."""
 
 
@@ -95,9 +96,11 @@ def _bytes_at(address: int, size: int) -> U8:
     return np.frombuffer(memory, np.uint8)
 
 
-def _view(device: Device, region: Any, place: int, column: NDArray[Any], words: int | None) -> Any:
+def _view(
+    device: Device, region: DeviceArray, place: int, column: NDArray[Any], words: int | None
+) -> DeviceArray:
     shape: tuple[int, ...] = column.shape if words is None else (len(column), words)
     kind = column.dtype if words is None else np.dtype(np.uint64)
     if not column.size:
         return device.empty(shape, kind)
-    return region[place : place + column.nbytes].view(kind).reshape(shape)
+    return region[place : place + column.nbytes].seen_as(kind, shape)

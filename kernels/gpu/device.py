@@ -1,27 +1,26 @@
 """A device: its memory, counted and bounded, its streams, and copies through pinned buffers.
 
-Everything that a driver can refuse (memory, a launch, a device that is gone) comes out as
-`DeviceFailed`; whoever asked does the same work on the CPU. Nothing here is imported where no
-device is used. Kernels run in one stream, in the order of their launches. A block's columns come in
-a stream of their own while the block before them runs (see `columns`), and what is fetched beside
-launches leaves in a third one. Copies to and from the host go through buffers of locked pages, of
-which the pool keeps some. Read `resident` next.
+Whatever the driver refuses (memory, a launch, a device that is gone) comes out as `DeviceFailed`;
+whoever asked does the same work on the CPU. Nothing here is imported where no device is used.
+Kernels run in one stream, in the order of their launches. A block's columns come in a stream of
+their own while the block before them runs (see `uploads`), and what is fetched beside launches
+leaves in a third one. Copies to and from the host go through buffers of locked pages, of which the
+pool keeps some. Read `driver` for the calls below, `resident` next.
 """
 
 import contextlib
+import math
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from numba import cuda
-from numba.cuda.cudadrv.driver import CudaAPIError, device_memset
-from numba.cuda.cudadrv.error import CudaSupportError
 from numpy.typing import DTypeLike, NDArray
 
+from kernels.gpu.arrays import DeviceArray
+from kernels.gpu.driver import open_driver
 from kernels.gpu.failures import DeviceFailed
-from kernels.gpu.grid import SIMULATED, THREADS, blocks_for, new_event
+from kernels.gpu.grid import THREADS, blocks_for
 from kernels.gpu.meter import Meter
 from kernels.gpu.pinned import PinnedPool
 from kernels.gpu.staging import Staging
@@ -29,20 +28,10 @@ from kernels.layout import U8
 
 RESERVE_SHIFT: Final = 4
 """1/16 of the device's memory is left to the driver, to compiled code and to others."""
-SIMULATED_BYTES: Final = 1 << 30
-"""What a simulated device has."""
-FAILURES: Final = (CudaAPIError, CudaSupportError, MemoryError)
-"""What Numba raises where the driver refuses something."""
-
-
-@contextlib.contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Turn what the driver raises into DeviceFailed; any thread may come."""
-    try:
-        cuda.current_context()  # makes the device's context that of this thread
-        yield
-    except FAILURES as error:
-        raise DeviceFailed(f"{what}: {error}") from error
+SMALL_BYTES: Final = 1 << 20
+"""Pageable arrays of at most so many bytes fly from pinned ones of their own."""
+FLYING_MAX: Final = 256
+"""Of those; beyond, whoever copies waits."""
 
 
 class Device:
@@ -50,65 +39,74 @@ class Device:
 
     def __init__(self, bytes_max: int | None = None) -> None:
         """Open it; bytes_max: of memory that may be taken, None: most of what is free now."""
-        with refusals("open"):
-            context = cuda.current_context()
-            self.name = "simulator" if SIMULATED else _text(context.device.name)
-            free = SIMULATED_BYTES if SIMULATED else int(context.get_memory_info().free)
-            self.stream: Any = cuda.stream()
-            self.uploads: Any = cuda.stream()
-            self.downloads: Any = cuda.stream()
+        self._driver = open_driver()
+        self.name = self._driver.name
+        self.stream = self._driver.new_stream()
+        self.uploads = self._driver.new_stream()
+        self.downloads = self._driver.new_stream()
+        free = self._driver.free_bytes()
         self.bytes_max = free - (free >> RESERVE_SHIFT) if bytes_max is None else bytes_max
         self.bytes_taken = 0
-        """of device memory, by arrays that are alive"""
+        """of device memory, by arrays that are alive or died since the last `wait`"""
         self.lock = threading.RLock()
         """is held through every piece of work: pool and queries hash while a block is executed"""
-        self._counting = threading.RLock()
-        self.pinned = PinnedPool(_pinned_buffer)
         self.meter: Meter | None = None
         """measures what the device does, while there is one"""
-        self._staging = Staging(self.stream, _pinned_buffer)
-        self._staging_ahead = Staging(self.uploads, _pinned_buffer)
+        self._counting = threading.RLock()
+        self.pinned = PinnedPool(self._driver.pinned)
+        self._staging = Staging(self._driver, self.stream)
+        self._staging_ahead = Staging(self._driver, self.uploads)
+        self._flying: list[NDArray[Any]] = []
+        """pinned arrays that are on their way to launches: their buffers may not be lent again"""
         self._is_downloading = False
+        self._dying: list[tuple[int, Any]] = []
+        """memory of arrays that are gone, which launches of before may still use"""
 
-    def array(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
+    # Memory
+
+    def array(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """Return a zeroed array on the device; raises DeviceFailed where memory ends."""
         array = self.empty(shape, dtype)
         self.zero(array)
         return array
 
-    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
+    def empty(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """Return an array on the device with anything in it; as `array`."""
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        extents, kind = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
+        size = math.prod(extents) * kind.itemsize
+        if not size:
+            return DeviceArray(None, 0, extents, kind)
+        self._driver.enter()
+        if self._dying and self.bytes_taken + size > self.bytes_max:
+            self.wait()
         with self._counting:
             if self.bytes_taken + size > self.bytes_max:
                 raise DeviceFailed(
                     f"memory: {size} bytes more than the {self.bytes_taken} that are taken exceed"
                     f" the {self.bytes_max} that may be"
                 )
-            with refusals(f"memory of {size} bytes"):
-                array = cuda.device_array(shape, dtype)
+            memory, address = self._driver.allocate(size)
             self.bytes_taken += size
-        weakref.finalize(array, self._forget, size).atexit = False
-        return array
+        owner = _Owner()
+        # Freeing would wait for all launches, in the middle of a block: `wait` does it.
+        weakref.finalize(owner, self._dying.append, (size, memory)).atexit = False
+        return DeviceArray(owner, address, extents, kind)
 
-    def _forget(self, size: int) -> None:
-        with self._counting:
-            self.bytes_taken -= size
+    def zero(self, array: DeviceArray) -> None:
+        """Set all bytes of an array to zero."""
+        if array.nbytes:
+            self._driver.enter()
+            self._driver.fill(array.address, 0, array.nbytes, self.stream)
 
-    def zero(self, array: Any) -> None:
-        """Set all bytes of a contiguous array to zero."""
-        if array.size:
-            with refusals("zeros"):
-                device_memset(array.reshape(int(array.size)), 0, array.nbytes, stream=self.stream)
+    # Copies
 
-    def put(self, array: NDArray[Any]) -> Any:
-        """Return a copy of a small host array on the device, there when this returns."""
-        source = np.ascontiguousarray(array)
-        target = self.empty(source.shape, source.dtype)
-        self.copy_in(source, target)
+    def put(self, array: NDArray[Any]) -> DeviceArray:
+        """Return a copy of a host array on the device."""
+        target = self.empty(array.shape, array.dtype)
+        self.copy_in(np.ascontiguousarray(array), target)
         return target
 
-    def copy_in(self, source: NDArray[Any], target: Any) -> None:
+    def copy_in(self, source: NDArray[Any], target: DeviceArray) -> None:
         """Copy a C-contiguous host array to an equal one on the device, before later launches.
 
         The source may change as soon as this returns, unless it is pinned by this device's pool:
@@ -116,24 +114,74 @@ class Device:
         """
         self._copy(source, target, self._staging)
 
-    def copy_ahead(self, source: NDArray[Any], target: Any) -> None:
+    def copy_ahead(self, source: NDArray[Any], target: DeviceArray) -> None:
         """Do `copy_in` beside all launches, which have to wait for `mark_ahead` where they read it.
 
-        One thread at a time; others may launch and copy meanwhile.
+        One thread at a time; others may launch and copy meanwhile. A pinned source has to be kept
+        until that event has passed.
         """
         self._copy(source, target, self._staging_ahead)
 
-    def _copy(self, source: NDArray[Any], target: Any, staging: Staging) -> None:
-        if not source.size:
+    def _copy(self, source: NDArray[Any], target: DeviceArray, staging: Staging) -> None:
+        assert source.nbytes == target.nbytes, (source.shape, target.shape)
+        assert source.flags.c_contiguous, "bytes are copied as they lie"
+        if not source.nbytes:
             return
-        data = source.reshape(-1).view(np.uint8)
-        bytes_target = target.reshape(int(target.size)).view(np.uint8)
-        stream = staging.stream
-        with refusals("copy to the device"), self._metered("copy_in", data.nbytes, stream):
-            if self.pinned.holds(data):
-                bytes_target.copy_to_device(data, stream=stream)
-            else:
-                staging.copy(data, bytes_target)
+        self._driver.enter()
+        is_ahead = staging is self._staging_ahead
+        is_pinned = self.pinned.holds(source)
+        with self._metered("copy_in", source.nbytes, staging.stream):
+            if not is_pinned and (is_ahead or source.nbytes > SMALL_BYTES):
+                staging.copy(source.reshape(-1).view(np.uint8), target)
+                return
+            flying = source if is_pinned else self._pinned_copy(source)
+            if not is_ahead:
+                self._keep(flying)
+            self._driver.copy_in(target.address, flying.ctypes.data, source.nbytes, staging.stream)
+
+    def _pinned_copy(self, source: NDArray[Any]) -> U8:
+        copy: U8 = self.pinned.take((source.nbytes,), np.uint8)
+        copy[:] = source.reshape(-1).view(np.uint8)
+        return copy
+
+    def _keep(self, array: NDArray[Any]) -> None:
+        """Keep an array until the next `wait`."""
+        if len(self._flying) == FLYING_MAX:
+            self.wait()
+        self._flying.append(array)
+
+    def copy_within(self, source: DeviceArray, target: DeviceArray) -> None:
+        """Copy an array to another one of as many bytes, between launches."""
+        assert source.nbytes == target.nbytes, (source.shape, target.shape)
+        if source.nbytes:
+            self._driver.enter()
+            self._driver.copy_within(target.address, source.address, source.nbytes, self.stream)
+
+    def fetch(self, array: DeviceArray) -> NDArray[Any]:
+        """Return a device array on the host, in pinned memory; waits for all launches before it."""
+        out = self.begin_fetch(array)
+        self.wait()
+        return out
+
+    def begin_fetch(self, array: DeviceArray) -> NDArray[Any]:
+        """Begin what `fetch` does: the array is complete after the next `wait`."""
+        return self._begin_fetch(array, self.stream)
+
+    def begin_fetch_beside(self, array: DeviceArray) -> NDArray[Any]:
+        """Do `begin_fetch` beside later launches, none of which may write to the array."""
+        self._driver.follow(self.downloads, self.mark())
+        self._is_downloading = True
+        return self._begin_fetch(array, self.downloads)
+
+    def _begin_fetch(self, array: DeviceArray, stream: Any) -> NDArray[Any]:
+        out = self.pinned.take(array.shape, array.dtype)
+        if out.nbytes:
+            self._driver.enter()
+            with self._metered("copy_back", out.nbytes, stream):
+                self._driver.copy_out(out.ctypes.data, array.address, out.nbytes, stream)
+        return out
+
+    # Order
 
     def mark(self) -> Any:
         """Return an event behind everything that was launched until now."""
@@ -144,56 +192,35 @@ class Device:
         return self._mark(self.uploads)
 
     def _mark(self, stream: Any) -> Any:
-        with refusals("an event"):
-            event = new_event()
-            event.record(stream)
+        self._driver.enter()
+        event = self._driver.new_event()
+        self._driver.record(event, stream)
         return event
 
     def follow(self, event: Any) -> None:
         """Let later launches wait for an event."""
-        with refusals("an event"):
-            event.wait(self.stream)
+        self._driver.enter()
+        self._driver.follow(self.stream, event)
 
     def wait_for(self, event: Any) -> None:
         """Wait for an event."""
-        with refusals("an event"):
-            event.synchronize()
-
-    def fetch(self, array: Any) -> NDArray[Any]:
-        """Return a device array on the host, in pinned memory; waits for all launches before it."""
-        out = self.begin_fetch(array)
-        self.wait()
-        return out
-
-    def begin_fetch(self, array: Any) -> NDArray[Any]:
-        """Begin what `fetch` does: the array is complete after the next `wait`."""
-        return self._begin_fetch(array, self.stream)
-
-    def begin_fetch_beside(self, array: Any) -> NDArray[Any]:
-        """Do `begin_fetch` beside later launches, none of which may write to the array."""
-        with refusals("an event"):
-            self.mark().wait(self.downloads)
-        self._is_downloading = True
-        return self._begin_fetch(array, self.downloads)
-
-    def _begin_fetch(self, array: Any, stream: Any) -> NDArray[Any]:
-        shape = tuple(int(extent) for extent in array.shape)
-        out = self.pinned.take(shape, array.dtype)
-        if out.size:
-            with (
-                refusals("copy from the device"),
-                self._metered("copy_back", out.nbytes, stream),
-            ):
-                array.copy_to_host(out, stream=stream)
-        return out
+        self._driver.enter()
+        self._driver.wait_event(event)
 
     def wait(self) -> None:
         """Wait for everything that was launched, and for what is fetched."""
-        with refusals("a launch"):
-            self.stream.synchronize()
-            if self._is_downloading:
-                self.downloads.synchronize()
-                self._is_downloading = False
+        self._driver.enter()
+        dying = len(self._dying)
+        self._driver.wait(self.stream)
+        if self._is_downloading:
+            self._driver.wait(self.downloads)
+            self._is_downloading = False
+        self._flying.clear()
+        with self._counting:
+            self.bytes_taken -= sum(size for size, _ in self._dying[:dying])
+            del self._dying[:dying]
+
+    # Launches
 
     def launch(self, kernel: Any, count: int, *arguments: Any) -> None:
         """Run a kernel on `count` items, one thread each."""
@@ -202,24 +229,41 @@ class Device:
 
     def launch_blocks(self, kernel: Any, blocks: int, *arguments: Any) -> None:
         """Run a kernel on so many blocks of threads."""
-        with refusals("a launch"), self._metered(kernel.__name__, blocks * THREADS, self.stream):
-            kernel[blocks, THREADS, self.stream](*arguments)
+        self._driver.enter()
+        with self._metered(kernel.__name__, blocks * THREADS, self.stream):
+            self._driver.launch(kernel, blocks, arguments, self.stream)
+
+    @property
+    def compile_ns(self) -> dict[str, int]:
+        """Return what kernels took to compile, or to load; see Driver."""
+        return self._driver.compile_ns
+
+    def new_meter(self) -> Meter:
+        """Return a meter that measures this device where it is put into `meter`."""
+        return Meter(self._driver)
 
     def _metered(
         self, name: str, items: int, stream: Any
     ) -> contextlib.AbstractContextManager[None]:
-        return (
-            contextlib.nullcontext() if self.meter is None else self.meter.span(name, items, stream)
-        )
+        return _UNMETERED if self.meter is None else self.meter.span(name, items, stream)
 
     def close(self) -> None:
         """Give the buffers back, when nothing copies from them any more; arrays go with owners."""
         with contextlib.suppress(DeviceFailed):  # a device that is lost copies nothing
-            self.wait()
             self.wait_for(self.mark_ahead())
+            self.wait()
         for staging in (self._staging, self._staging_ahead):
             staging.close()
         self.pinned.close()
+
+
+class _Owner:
+    """What the views of an array hold on to: its memory may go when this is gone."""
+
+    __slots__ = ("__weakref__",)
+
+
+_UNMETERED: Final = contextlib.nullcontext()
 
 
 class Arena:
@@ -228,35 +272,22 @@ class Arena:
     def __init__(self, device: Device) -> None:
         """Begin with none."""
         self._device = device
-        self._buffers: dict[str, Any] = {}
+        self._buffers: dict[str, DeviceArray] = {}
 
-    def take(self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> Any:
+    def take(self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """Return an array with anything in it; the one that had this name before is gone."""
-        count = int(np.prod(shape, dtype=np.int64))
-        size = max(1, count * np.dtype(dtype).itemsize)
+        extents, kind = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
+        size = max(1, math.prod(extents) * kind.itemsize)
         buffer = self._buffers.get(name)
-        if buffer is None or int(buffer.shape[0]) < size:
+        if buffer is None or buffer.nbytes < size:
             self._buffers.pop(name, None)
-            buffer = None
+            buffer = None  # the old one goes before there is a new one
             buffer = self._device.empty(1 << (size - 1).bit_length(), np.uint8)
             self._buffers[name] = buffer
-        if not count:
-            return self._device.empty(shape, dtype)
-        return buffer[:size].view(np.dtype(dtype)).reshape(shape)
+        return buffer.seen_as(kind, extents)
 
-    def put(self, name: str, array: NDArray[Any]) -> Any:
+    def put(self, name: str, array: NDArray[Any]) -> DeviceArray:
         """Return a copy of a host array under a name."""
         target = self.take(name, array.shape, array.dtype)
         self._device.copy_in(np.ascontiguousarray(array), target)
         return target
-
-
-def _pinned_buffer(size: int) -> U8:
-    """Return `size` bytes of locked pages."""
-    with refusals(f"pinned memory of {size} bytes"):
-        buffer: U8 = cuda.pinned_array(size, np.uint8)
-    return buffer
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)

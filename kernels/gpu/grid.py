@@ -36,11 +36,6 @@ def device_function(function: Any) -> Any:
     return cuda.jit(device=True)(function)
 
 
-def new_event() -> Any:
-    """Return an event that orders streams and threads of the host, and measures no time."""
-    return cuda.event() if SIMULATED else cuda.event(timing=False)
-
-
 def blocks_for(count: int, size: int = THREADS) -> int:
     """Return how many blocks of `size` hold `count` items, at least one."""
     return max(1, -(-count // size))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numba import cuda, types
 
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.grid import ITEMS, THREADS, TILE, blocks_for, device_function, kernel
 from kernels.integers import ZERO
@@ -122,8 +123,8 @@ def fill_u64(array: Any, value: Any) -> None:
 
 
 def prefix_sums(
-    device: Device, arena: Arena, name: str, values: Any, count: int
-) -> tuple[Any, Any]:
+    device: Device, arena: Arena, name: str, values: DeviceArray, count: int
+) -> tuple[DeviceArray, DeviceArray]:
     """Return the exclusive prefix sums of (count,) uint32 and their total, (1,) uint32.
 
     Both are of the arena under `name`: the next call with it takes them away.

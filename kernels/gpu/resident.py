@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kernels import accounts, bitmap
 from kernels.gpu import prefix, settlement, table, walks
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.failures import DeviceDiffers
 from kernels.gpu.grid import SIMULATED
@@ -74,8 +75,9 @@ class DeviceAccounts:
             rows = records[start : min(count, start + ROWS_PER_COPY)]
             device.copy_in(rows, self._records[start : start + len(rows)])
         self._make_slot_arrays()
+        self._entries = device.empty(0, np.uint64)
         self._fill_table(accounts.entries_for(self._capacity))
-        self._twins: dict[str, tuple[NDArray[Any], Any]] = {}
+        self._twins: dict[str, tuple[NDArray[Any], DeviceArray]] = {}
         self._tree = DeviceTree(
             device, leaf_key=leaf_key, node_key=node_key, leaves=leaves_of(self._capacity)
         )
@@ -171,7 +173,7 @@ class DeviceAccounts:
         recipients, fee_slot = found
         senders = self._twin("senders", sender_slots)
         slots = self._changed(senders, statuses, recipients, fee_slot)
-        changed = int(slots.shape[0])
+        changed = len(slots)
         take, launch = self._arena.take, self._device.launch
         sums = take("sums", settlement.SUMS, np.uint64)
         self._device.zero(sums)
@@ -249,17 +251,17 @@ class DeviceAccounts:
 
     # Parts
 
-    def _fetch_all(self, *arrays: Any) -> list[NDArray[Any]]:
+    def _fetch_all(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
         """Return arrays on the host, with one wait; read-only."""
         found = [self._device.begin_fetch(array) for array in arrays]
         self._device.wait()
         return [read_only(array) for array in found]
 
-    def _remember(self, name: str, host: NDArray[Any], twin: Any) -> None:
+    def _remember(self, name: str, host: NDArray[Any], twin: DeviceArray) -> None:
         """Note that `twin`, of the arena, is what `host` holds."""
         self._twins[name] = (host, twin)
 
-    def _twin(self, name: str, host: NDArray[Any]) -> Any:
+    def _twin(self, name: str, host: NDArray[Any]) -> DeviceArray:
         """Return the copy of a host array on the device; made now unless it is remembered."""
         known = self._twins.get(name)
         if known is not None and known[0] is host:
@@ -277,12 +279,12 @@ class DeviceAccounts:
     def _create(
         self,
         columns: Columns,
-        statuses: Any,
+        statuses: DeviceArray,
         recipient_slots: U32,
         walk: Walk,
         fee_recipient: bytes,
         accounts_max: int,
-    ) -> tuple[Any, Any] | None:
+    ) -> tuple[DeviceArray, DeviceArray] | None:
         """Give slots to the keys without account; None and nothing written where there is no room.
 
         Returns the recipients' slots and, in (1,) int64, that of the fee recipient, -1 without
@@ -313,7 +315,7 @@ class DeviceAccounts:
         assigned = self._assign(keys, rows, recipients, fee_slot, accounts_max)
         return None if assigned is None else (assigned, fee_slot)
 
-    def _find(self, words: U64) -> Any:
+    def _find(self, words: U64) -> DeviceArray:
         """Return the slot of one key, or NO_SLOT, in (1,) uint32 on the device."""
         keys = self._arena.put("one_key", words)
         found = self._arena.take("one_slot", 1, np.uint32)
@@ -323,18 +325,23 @@ class DeviceAccounts:
         return found
 
     def _assign(
-        self, keys: Any, rows: Any, recipients: Any, fee_slot: Any, accounts_max: int
-    ) -> Any | None:
+        self,
+        keys: DeviceArray,
+        rows: DeviceArray,
+        recipients: DeviceArray,
+        fee_slot: DeviceArray,
+        accounts_max: int,
+    ) -> DeviceArray | None:
         """Create an account for each distinct key, in order of its least row; None without room.
 
         Returns the recipients' slots. The key behind those of `rows`, if there is one, is that of
         the fee recipient, whose slot is written to `fee_slot`.
         """
-        count, take, launch = int(keys.shape[0]), self._arena.take, self._device.launch
+        count, take, launch = len(keys), self._arena.take, self._device.launch
         claims = take("claims", 1 << (2 * count).bit_length(), np.uint32)
         places = take("places", count, np.uint32)
         flags = take("firsts", count, np.uint32)
-        launch(prefix.fill_u32, int(claims.shape[0]), claims, _FREE)
+        launch(prefix.fill_u32, len(claims), claims, _FREE)
         launch(table.claim_keys, count, keys, self._secret, claims, places)
         launch(settlement.flag_first, count, claims, places, flags)
         ranks, total = prefix_sums(self._device, self._arena, "ranks", flags, count)
@@ -345,17 +352,22 @@ class DeviceAccounts:
         where = (self._entries, self._records, self._secret)
         launch(settlement.create_accounts, count, *where, keys, flags, ranks, self.count)
         slots = take("recipients_after", recipients.shape, np.uint32)
-        if recipients.size:
-            slots.copy_to_device(recipients, stream=self._device.stream)
+        self._device.copy_within(recipients, slots)
         launch(settlement.assign_slots, count, claims, places, ranks, rows, self.count, slots,
                fee_slot)  # fmt: skip
         self.count += created
         return slots
 
-    def _changed(self, senders: Any, statuses: Any, recipients: Any, fee_slot: Any) -> Any:
+    def _changed(
+        self,
+        senders: DeviceArray,
+        statuses: DeviceArray,
+        recipients: DeviceArray,
+        fee_slot: DeviceArray,
+    ) -> DeviceArray:
         """Return the changed slots on the device, ascending."""
         launch = self._device.launch
-        items = max(1, int(senders.shape[0]), int(statuses.shape[0]))
+        items = max(1, len(senders), len(statuses))
         launch(
             settlement.mark_changed, items, senders, statuses, recipients, fee_slot, self._bitmap
         )
@@ -382,7 +394,7 @@ class DeviceAccounts:
 
     def _fill_table(self, size: int) -> None:
         """Make a table of `size` entries with all present accounts and no tombstones."""
-        self._entries: Any = None  # the old one goes before there is a new one
+        del self._entries  # the old one goes before there is a new one
         self._entries = self._device.array(size, np.uint64)
         where = (self._entries, self._records, self._secret)
         self._device.launch(table.enter_slots, self.count, *where, 0, self.count)
@@ -394,12 +406,9 @@ class DeviceAccounts:
         if wanted > self._capacity:
             self._capacity = even(2 * wanted)
             records = self._device.array((self._capacity, ACCOUNT_WORDS), np.uint64)
-            if self.count:
-                records[: self.count].copy_to_device(
-                    self._records[: self.count], stream=self._device.stream
-                )
+            self._device.copy_within(self._records[: self.count], records[: self.count])
             self._records = records
             self._make_slot_arrays()
-        size = int(self._entries.shape[0])
+        size = len(self._entries)
         if wanted + self._tombstones > accounts.count_limit(size):
             self._fill_table(max(size, accounts.entries_for(2 * wanted)))

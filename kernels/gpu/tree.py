@@ -14,6 +14,7 @@ from numba import cuda, types
 
 from kernels import blake3
 from kernels.gpu import hashes
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.grid import THREADS, kernel
 from kernels.gpu.hashes import eight, eight_words, hash_pair, put_digest
@@ -153,7 +154,7 @@ class DeviceTree:
                 siblings.append(self._keys.ladder_rows[level].tobytes())
         return siblings
 
-    def build(self, records: Any, count: int) -> None:
+    def build(self, records: DeviceArray, count: int) -> None:
         """Hash everything: records (capacity, 8) uint64 on the device, zero from `count` on."""
         self._resize(leaves_of(count))
         self._device.launch(
@@ -162,14 +163,16 @@ class DeviceTree:
         )  # fmt: skip
         self._climb(None, 2 * self._leaf_count)
 
-    def update(self, records: Any, changed: Any, count_before: int, count_after: int) -> None:
+    def update(
+        self, records: DeviceArray, changed: DeviceArray, count_before: int, count_after: int
+    ) -> None:
         """Hash again what lies above `changed`, (m,) uint32 slots on the device, ascending.
 
         All slots are below count_after, and the last account is among them if the count differs.
         """
         assert self._leaf_count == leaves_of(count_before), "the tree is that of count_before"
         self._resize(leaves_of(count_after))
-        count = int(changed.shape[0])
+        count = len(changed)
         if not count and count_before == count_after:
             return
         self._device.launch(
@@ -177,7 +180,7 @@ class DeviceTree:
         )
         self._climb(changed, count)
 
-    def _climb(self, changed: Any, changes: int) -> None:
+    def _climb(self, changed: DeviceArray | None, changes: int) -> None:
         """Hash all levels above the leaves; `changed` None: every node of them."""
         level, count, depth = 0, self._leaf_count, depth_of(self._leaf_count)
         while count > TOP:
@@ -208,14 +211,14 @@ class DeviceTree:
             for level in range(depth_of(self._leaf_count) + 1):
                 used = -(-self._leaf_count >> level)
                 start, old = level_start(capacity, level), level_start(self._capacity, level)
-                nodes[start : start + used].copy_to_device(
-                    self._nodes[old : old + used], stream=self._device.stream
-                )
+                self._device.copy_within(self._nodes[old : old + used], nodes[start : start + used])
             self._nodes, self._capacity = nodes, capacity
         self._leaf_count = leaf_count
 
 
-def list_root(device: Device, arena: Arena, leaves: Any, count: int, keys: TreeKeys) -> bytes:
+def list_root(
+    device: Device, arena: Arena, leaves: DeviceArray, count: int, keys: TreeKeys
+) -> bytes:
     """Return the root over (count >= 1, 8) uint32 leaves on the device, which stay as they are."""
     assert depth_of(count) < LEVELS_MAX, "positions have 32 bits"
     root = arena.take("list_root", (1, NODE_WORDS), np.uint32)
@@ -229,7 +232,7 @@ def list_root(device: Device, arena: Arena, leaves: Any, count: int, keys: TreeK
         leaves, count, level = above, parents, level + 1
     # The last levels are written nowhere but to the root: `top` has room for them.
     top = arena.take("list_top", (2 * TOP, NODE_WORDS), np.uint32)
-    top[:count].copy_to_device(leaves[:count], stream=device.stream)
+    device.copy_within(leaves[:count], top[:count])
     device.launch_blocks(
         hash_top, 1, top, TOP, 0, count, depth - level, keys.ladder[level:], keys.node_key, root
     )

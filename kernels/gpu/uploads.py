@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.columns import DeviceColumns, copy_columns
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.failures import DeviceFailed
@@ -107,7 +108,7 @@ class Uploads:
         """Return the present block's columns if these are they."""
         return self._present.columns if self._present.is_of(columns) else None
 
-    def twin(self, array: NDArray[Any]) -> Any | None:
+    def twin(self, array: NDArray[Any]) -> DeviceArray | None:
         """Return the device's copy of a column of the present block, or None if it is none."""
         source, there = self._present.source, self._present.columns
         if source is None or there is None or array.flags.writeable:

@@ -11,6 +11,7 @@ import pytest
 from nacl.signing import SigningKey
 from numpy.typing import NDArray
 
+from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.backend import GpuBackend
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.failures import DeviceFailed
@@ -111,6 +112,14 @@ def test_memory_that_ends_during_a_block() -> None:
     opened.backend.close()
 
 
+def flip(device: Device, row: DeviceArray, word: int) -> None:
+    """Turn a bit of a row round."""
+    host = device.fetch(row)
+    host[0, word] ^= host.dtype.type(1 << 20)
+    device.copy_in(host, row)
+    device.wait()
+
+
 @pytest.mark.parametrize("what", ["balance", "nonce", "tree", "key"])
 def test_a_difference_is_found_by_the_sample(what: str) -> None:
     """A bit that flips on the device is noticed by the sample, and the host's result counts."""
@@ -121,9 +130,9 @@ def test_a_difference_is_found_by_the_sample(what: str) -> None:
     assert opened.told == []
     there: Any = state.accounts._device  # type: ignore[attr-defined]  # the device's own arrays
     if what == "tree":
-        there._tree._nodes[15, 0] ^= np.uint32(1)
+        flip(opened.backend.device, there._tree._nodes[15:16], 0)
     else:
-        there._records[0, {"balance": 4, "nonce": 5, "key": 0}[what]] ^= np.uint64(1 << 40)
+        flip(opened.backend.device, there._records[:1], {"balance": 4, "nonce": 5, "key": 0}[what])
     payload = oracle.encode_payload(oracle.pack_lanes(block(2)))
     expected, _ = oracle_result(made, payload, 2)
     result, _ = engine_result(state, payload, 2)
@@ -215,6 +224,8 @@ def test_memory_is_counted_and_bounded(device: Device) -> None:
     with pytest.raises(DeviceFailed, match="memory: 201 bytes more than the 800"):
         device.empty(201, np.uint8)
     del array
+    assert device.bytes_taken == 800
+    device.wait()
     assert device.bytes_taken == 0
     arena = Arena(device)
     first = arena.take("a", 100, np.uint32)

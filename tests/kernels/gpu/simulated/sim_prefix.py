@@ -7,7 +7,6 @@ from kernels import accounts
 from kernels.gpu import prefix, table
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.grid import THREADS, TILE, blocks_for
-from kernels.gpu.meter import Meter
 from kernels.gpu.prefix import prefix_sums
 from kernels.layout import ACCOUNT_WORDS, NO_SLOT
 from tests.kernels.gpu.simulated.arms import device
@@ -70,7 +69,7 @@ def test_claims_name_the_least_row(device: Device, rng: np.random.Generator) -> 
 
 def test_a_meter_counts_what_the_device_does(device: Device) -> None:
     """Launches and copies are counted by name with their threads and bytes, until collected."""
-    device.meter = Meter(iter(range(100)).__next__)
+    device.meter = device.new_meter()
     array = device.put(np.arange(20, dtype=np.uint32))
     for _ in range(2):
         device.launch(prefix.fill_u32, 20, array, np.uint32(7))
@@ -81,5 +80,4 @@ def test_a_meter_counts_what_the_device_does(device: Device) -> None:
         "fill_u32": (2, 2 * blocks_for(20) * THREADS),
         "copy_back": (1, 80),
     }
-    assert spans["fill_u32"].first_ns == 1
     assert device.meter.collect() == {}

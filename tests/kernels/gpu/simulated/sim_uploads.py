@@ -32,14 +32,14 @@ def decoded(payload: bytes) -> Columns:
     return decode_payload(payload, LIMITS).columns
 
 
-def check(uploads: Uploads, payload: bytes) -> None:
+def check(device: Device, uploads: Uploads, payload: bytes) -> None:
     """Assert that what the launches of a block will read is its payload."""
     columns = decoded(payload)
     there = uploads.get(columns)
     assert uploads.find(columns) is there
     hosts: tuple[NDArray[Any], ...] = columns
     for host, column in zip(hosts, there, strict=True):
-        assert column.copy_to_host().tobytes() == host.tobytes()
+        assert device.fetch(column).tobytes() == host.tobytes()
 
 
 class Copies:
@@ -70,8 +70,8 @@ def test_an_announced_block_crosses_once(device: Device, rng: np.random.Generato
     uploads.prefetch(decoded(payloads[0]))
     for this, following in zip(payloads, [*payloads[1:], payloads[-1]], strict=True):
         uploads.prefetch(decoded(following))
-        check(uploads, this)
-        check(uploads, this)
+        check(device, uploads, this)
+        check(device, uploads, this)
     assert (copies.ahead, copies.late) == (len(payloads), 0)
 
 
@@ -83,7 +83,7 @@ def test_any_order_of_announcements(device: Device, rng: np.random.Generator) ->
         if rng.integers(2):
             uploads.prefetch(decoded(payloads[rng.integers(len(payloads))]))
         else:
-            check(uploads, payloads[rng.integers(len(payloads))])
+            check(device, uploads, payloads[rng.integers(len(payloads))])
 
 
 def test_forgotten_announcements_end(device: Device, rng: np.random.Generator) -> None:
@@ -92,10 +92,10 @@ def test_forgotten_announcements_end(device: Device, rng: np.random.Generator) -
     for _ in range(PLACES + 2):
         uploads.prefetch(decoded(payload_of(rng)))
     assert copies.ahead == PLACES - 1
-    check(uploads, payload_of(rng))
+    check(device, uploads, payload_of(rng))
     following = payload_of(rng)
     uploads.prefetch(decoded(following))
-    check(uploads, following)
+    check(device, uploads, following)
     assert (copies.ahead, copies.late) == (PLACES, 1)
 
 
@@ -105,7 +105,8 @@ def test_changed_bytes_are_copied_anew(device: Device, rng: np.random.Generator)
     columns = random_columns(rng, COUNT)
     uploads.prefetch(columns)
     columns.amount[0] ^= np.uint64(1)
-    assert uploads.get(columns).amount.copy_to_host().tolist() == columns.amount.tolist()
+    there = device.fetch(uploads.get(columns).amount)
+    assert there.tolist() == columns.amount.tolist()
 
 
 def test_execution_waits_for_the_copy(device: Device, rng: np.random.Generator) -> None:
@@ -123,7 +124,7 @@ def test_execution_waits_for_the_copy(device: Device, rng: np.random.Generator) 
     with ThreadPoolExecutor(2) as threads:
         announcing = threads.submit(uploads.prefetch, decoded(payload))
         assert begun.wait(60)
-        executing = threads.submit(check, uploads, payload)
+        executing = threads.submit(check, device, uploads, payload)
         may_end.set()
         announcing.result(60)
         executing.result(60)

@@ -164,15 +164,16 @@ def floors() -> None:
     """Print what a launch costs that nothing executes and nothing else comes between."""
     from numba import cuda
 
+    from kernels.gpu.arrays import DeviceArray
     from kernels.gpu.device import Device
     from kernels.gpu.grid import THREADS
 
-    owner = Device(1 << 20)
+    owner, stream = Device(1 << 20), cuda.stream()
     for name in NOTHING:
         module, function = name.split(".")
         kernel = getattr(importlib.import_module(f"kernels.gpu.{module}"), function)
         arguments = [_nothing(owner, letters) for letters in KERNELS[name].split()]
-        arrays = sum(hasattr(item, "copy_to_host") for item in arguments)
+        arrays = sum(isinstance(item, DeviceArray) for item in arguments)
         owner.launch_blocks(kernel, 1, *arguments)
         owner.wait()
         start = time.perf_counter_ns()
@@ -180,16 +181,20 @@ def floors() -> None:
             owner.launch_blocks(kernel, 1, *arguments)
         through = time.perf_counter_ns()
         owner.wait()
-        configured = kernel[1, THREADS, owner.stream]
+        configured = kernel[1, THREADS, stream]
+        arguments = [
+            cuda.device_array(item.shape, item.dtype) if isinstance(item, DeviceArray) else item
+            for item in arguments
+        ]
         again = time.perf_counter_ns()
         for _ in range(LAUNCHES):
             configured(*arguments)
         bare = time.perf_counter_ns()
-        owner.wait()
+        stream.synchronize()
         click.echo(
             f"{function}, {arrays} arrays of nothing and {len(arguments) - arrays} numbers:"
             f" {(through - start) / LAUNCHES / 1e3:.1f} us through Device.launch_blocks,"
-            f" {(bare - again) / LAUNCHES / 1e3:.1f} us of a configured kernel"
+            f" {(bare - again) / LAUNCHES / 1e3:.1f} us as Numba launches it"
         )
     start = time.perf_counter_ns()
     for _ in range(LAUNCHES):

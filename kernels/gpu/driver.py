@@ -1,0 +1,272 @@
+"""The calls of CUDA's driver that a block makes, each as direct as Python can make it.
+
+Numba compiles kernels and keeps them; launches, copies and events go straight to the driver, since
+Numba's own way costs ten times as much and a block has a hundred of them. Every refusal comes out
+as `DeviceFailed`. Streams are handles; none of them waits for the default stream.
+"""
+
+import contextlib
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numba import cuda, types
+from numba.cuda.cudadrv.driver import CudaAPIError
+from numba.cuda.cudadrv.error import CudaSupportError
+from numba.np.numpy_support import from_dtype
+
+from kernels.gpu.arrays import DeviceArray
+from kernels.gpu.failures import DeviceFailed
+from kernels.gpu.grid import SIMULATED, THREADS
+from kernels.layout import U8
+
+FAILURES: Final = (CudaAPIError, CudaSupportError, MemoryError)
+"""What Numba raises where the driver refuses something; besides, what NVIDIA's packages raise."""
+_NVIDIA: Final = "cuda."
+"""Their modules. The kinds of errors have no public place that all versions share."""
+_WORD: Final = (1 << 64) - 1
+_NUMBERS: Final = {int: "int64", np.int64: "int64", np.uint64: "uint64", np.uint32: "uint32"}
+"""Types of numbers that are handed to kernels."""
+
+
+@contextlib.contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what Numba raises for the driver into DeviceFailed."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FAILURES) or type(error).__module__.startswith(_NVIDIA):
+            raise DeviceFailed(f"{what}: {error}") from error
+        raise
+
+
+class Driver(Protocol):
+    """What a device offers. Addresses and sizes are bytes; streams and events are its own."""
+
+    name: str
+    compile_ns: dict[str, int]
+    """of each kernel that was launched: on the host, for compiling it or loading what was kept"""
+
+    def enter(self) -> None:
+        """Make the device that of this thread; before anything else, at each piece of work."""
+
+    def free_bytes(self) -> int:
+        """Return how much memory nobody has taken."""
+
+    def allocate(self, size: int) -> tuple[Any, int]:
+        """Return what gives `size` bytes back when it dies, and their address."""
+
+    def pinned(self, size: int) -> U8:
+        """Return `size` bytes of locked pages of the host."""
+
+    def new_stream(self) -> Any:
+        """Return a stream."""
+
+    def new_event(self, *, is_timed: bool = False) -> Any:
+        """Return an event."""
+
+    def record(self, event: Any, stream: Any) -> None:
+        """Put an event into a stream."""
+
+    def follow(self, stream: Any, event: Any) -> None:
+        """Let a stream wait for an event as it was recorded last."""
+
+    def wait_event(self, event: Any) -> None:
+        """Wait for an event."""
+
+    def elapsed_ns(self, start: Any, stop: Any) -> int:
+        """Return the time between two timed events that have passed."""
+
+    def wait(self, stream: Any) -> None:
+        """Wait for everything in a stream."""
+
+    def copy_in(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Copy from pinned memory of the host."""
+
+    def copy_out(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Copy to pinned memory of the host."""
+
+    def copy_within(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Copy on the device."""
+
+    def fill(self, target: int, byte: int, size: int, stream: Any) -> None:
+        """Set bytes."""
+
+    def launch(self, kernel: Any, blocks: int, arguments: tuple[Any, ...], stream: Any) -> None:
+        """Run a kernel on so many blocks of THREADS threads; one signature per kernel."""
+
+
+def open_driver() -> Driver:
+    """Open the first device, or Numba's simulator where it was chosen; raises DeviceFailed."""
+    if SIMULATED:
+        from kernels.gpu.simulated_driver import SimulatedDriver  # knows the simulator's inner part
+
+        return SimulatedDriver()
+    return CudaDriver()
+
+
+class Event:
+    """A handle that is used again when nobody names it any more."""
+
+    __slots__ = ("_pool", "handle")
+
+    def __init__(self, handle: Any, pool: list[Any]) -> None:
+        """Go back to `pool`, whose append needs no lock, in the end."""
+        self.handle = handle
+        self._pool = pool
+
+    def __del__(self) -> None:
+        """Go back."""
+        self._pool.append(self.handle)
+
+
+class CudaDriver:
+    """Implements `Driver` by NVIDIA's bindings, in the context that Numba has made."""
+
+    def __init__(self) -> None:
+        """Open the first device."""
+        self._thread = threading.local()
+        self._cu = import_module("cuda.bindings.driver")
+        self.enter()
+        name = cuda.current_context().device.name
+        self.name = name.decode() if isinstance(name, bytes) else str(name)
+        self.compile_ns: dict[str, int] = {}
+        self._events: dict[bool, list[Any]] = {False: [], True: []}
+        self._entries: dict[tuple[Any, ...], _Entry] = {}
+
+    def enter(self) -> None:
+        """See Driver.enter."""
+        if not getattr(self._thread, "is_in", False):
+            with refusals("the device"):
+                cuda.current_context()
+            self._thread.is_in = True
+
+    def free_bytes(self) -> int:
+        """See Driver.free_bytes."""
+        with refusals("memory"):
+            return int(cuda.current_context().get_memory_info().free)
+
+    def allocate(self, size: int) -> tuple[Any, int]:
+        """See Driver.allocate."""
+        with refusals(f"memory of {size} bytes"):
+            owner = cuda.device_array(size, np.uint8)
+        return owner, int(owner.device_ctypes_pointer.value)
+
+    def pinned(self, size: int) -> U8:
+        """See Driver.pinned."""
+        with refusals(f"pinned memory of {size} bytes"):
+            buffer: U8 = cuda.pinned_array(size, np.uint8)
+        return buffer
+
+    def new_stream(self) -> Any:
+        """See Driver.new_stream."""
+        flags = self._cu.CUstream_flags.CU_STREAM_NON_BLOCKING
+        return self._checked("a stream", self._cu.cuStreamCreate(flags))
+
+    def new_event(self, *, is_timed: bool = False) -> Event:
+        """See Driver.new_event."""
+        pool = self._events[is_timed]
+        with contextlib.suppress(IndexError):
+            return Event(pool.pop(), pool)
+        flags = self._cu.CUevent_flags
+        flag = flags.CU_EVENT_DEFAULT if is_timed else flags.CU_EVENT_DISABLE_TIMING
+        return Event(self._checked("an event", self._cu.cuEventCreate(flag)), pool)
+
+    def record(self, event: Event, stream: Any) -> None:
+        """See Driver.record."""
+        self._check("an event", self._cu.cuEventRecord(event.handle, stream))
+
+    def follow(self, stream: Any, event: Event) -> None:
+        """See Driver.follow."""
+        self._check("an event", self._cu.cuStreamWaitEvent(stream, event.handle, 0))
+
+    def wait_event(self, event: Event) -> None:
+        """See Driver.wait_event."""
+        self._check("an event", self._cu.cuEventSynchronize(event.handle))
+
+    def elapsed_ns(self, start: Event, stop: Event) -> int:
+        """See Driver.elapsed_ns."""
+        result = self._cu.cuEventElapsedTime(start.handle, stop.handle)
+        return int(1_000_000 * self._checked("an event", result))
+
+    def wait(self, stream: Any) -> None:
+        """See Driver.wait; what a launch did wrong is said here."""
+        self._check("a launch", self._cu.cuStreamSynchronize(stream))
+
+    def copy_in(self, target: int, source: int, size: int, stream: Any) -> None:
+        """See Driver.copy_in."""
+        result = self._cu.cuMemcpyHtoDAsync(target, source, size, stream)
+        self._check("a copy to the device", result)
+
+    def copy_out(self, target: int, source: int, size: int, stream: Any) -> None:
+        """See Driver.copy_out."""
+        result = self._cu.cuMemcpyDtoHAsync(target, source, size, stream)
+        self._check("a copy from the device", result)
+
+    def copy_within(self, target: int, source: int, size: int, stream: Any) -> None:
+        """See Driver.copy_within."""
+        result = self._cu.cuMemcpyDtoDAsync(target, source, size, stream)
+        self._check("a copy on the device", result)
+
+    def fill(self, target: int, byte: int, size: int, stream: Any) -> None:
+        """See Driver.fill."""
+        self._check("filling", self._cu.cuMemsetD8Async(target, byte, size, stream))
+
+    def launch(self, kernel: Any, blocks: int, arguments: tuple[Any, ...], stream: Any) -> None:
+        """See Driver.launch."""
+        words: list[int] = []
+        kinds: list[Any] = [kernel]
+        for argument in arguments:
+            if type(argument) is DeviceArray:
+                words += argument.words
+                kinds.append(argument.kind)
+            else:
+                words.append(int(argument) & _WORD)
+                kinds.append(type(argument))
+        key = tuple(kinds)
+        entry = self._entries.get(key)
+        if entry is None:
+            start_ns = time.perf_counter_ns()
+            entry = self._entries[key] = _Entry(kernel, key[1:], len(words))
+            self.compile_ns[kernel.__name__] = time.perf_counter_ns() - start_ns
+        entry.pack(entry.values.data, 0, *words)
+        result = self._cu.cuLaunchKernel(
+            entry.handle, blocks, 1, 1, THREADS, 1, 1, 0, stream, entry.pointers.ctypes.data, 0
+        )
+        self._check(f"a launch of {kernel.__name__}", result)
+
+    def _check(self, what: str, result: tuple[Any, ...]) -> None:
+        if result[0] != 0:
+            raise DeviceFailed(f"{what}: {result[0].name}")
+
+    def _checked(self, what: str, result: tuple[Any, ...]) -> Any:
+        self._check(what, result)
+        return result[1]
+
+
+class _Entry:
+    """A compiled kernel, and room for what one launch of it is given; the driver copies that."""
+
+    def __init__(self, kernel: Any, kinds: tuple[Any, ...], words: int) -> None:
+        """Compile for arguments of these kinds, or load what was compiled before."""
+        with refusals(f"compiling {kernel.__name__}"):
+            compiled = kernel.compile(tuple(map(_type_of, kinds)))
+            # Numba has no public name for the driver's handle of a kernel.
+            function = compiled._codelibrary.get_cufunc()
+        self.handle = int(getattr(function, "kernel", function).handle)
+        self.keeps = (compiled, function)
+        self.pack = struct.Struct(f"{words}Q").pack_into
+        self.values = np.zeros(words, np.uint64)
+        self.pointers = self.values.ctypes.data + 8 * np.arange(words, dtype=np.uint64)
+
+
+def _type_of(kind: Any) -> Any:
+    """Return Numba's type for what `DeviceArray.kind` or the type of a number says."""
+    if isinstance(kind, tuple):
+        dtype, dimensions = kind
+        return types.Array(from_dtype(np.dtype(dtype)), dimensions, "C")
+    return getattr(types, _NUMBERS[kind])
