@@ -57,9 +57,7 @@ def gpu() -> Iterator[GpuBackend]:
 def execute(state: State, workload: Workload, height: int, payload: Any = None) -> Any:
     """Execute a block; its payload may lie elsewhere than in the workload."""
     given = workload.payloads[height - 1] if payload is None else payload
-    return execute_payload(
-        state, given, block_context(workload, height), is_verified=all_verified
-    )
+    return execute_payload(state, given, block_context(workload, height), is_verified=all_verified)
 
 
 @pytest.mark.parametrize("run", range(4))

@@ -15,6 +15,8 @@ from bench.workloads import SYNTHETIC, synthetic
 from engine.state import State
 from engine.transition import all_verified, execute_payload
 from kernels.backend import Backend, DeviceSettings, open_backend
+from kernels.gpu.staging import STAGING_BYTES
+from kernels.layout import ACCOUNT_WORDS
 from spec import oracle
 from tests.engine.ledgers import CHAIN_ID, accounts, engine_result, key, oracle_result
 from tests.engine.ledgers import open_state as open_ledger
@@ -23,6 +25,7 @@ from tests.kernels.gpu.blocks import BALANCE, RandomBlocks, keys_of
 
 ACCOUNTS = 5_000
 BLOCKS = 24
+MANY_ACCOUNTS = 5 * STAGING_BYTES // (8 * ACCOUNT_WORDS)
 EVERYTHING = DeviceSettings(crossover_transactions=1, crossover_signatures=1, check_blocks=0)
 
 
@@ -45,6 +48,14 @@ def test_random_blocks(arms: tuple[Backend, Backend], rng: np.random.Generator) 
     for _ in range(BLOCKS):
         blocks.step(int(rng.choice([1, 7, 300, 5_000])))
     assert blocks.height > blocks.refused
+
+
+def test_many_accounts(arms: tuple[Backend, Backend]) -> None:
+    """Accounts that fill the buffers on the way to the device many times arrive whole."""
+    keys = keys_of(MANY_ACCOUNTS)
+    balances = np.arange(MANY_ACCOUNTS, dtype=np.uint64)
+    one, other = (State(keys, balances, backend=backend) for backend in arms)
+    assert one.state_hash() == other.state_hash()
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)

@@ -26,7 +26,10 @@ needs_packages = pytest.mark.skipif(bool(missing()), reason=missing() or "all is
 
 
 def run(*arguments: str, schedule: str = "late", **environment: str) -> tuple[int, str]:
-    """Run a script on the software device; returns its exit status and what it printed."""
+    """Run a script on the software device; returns its exit status and what it printed.
+
+    arguments: options of the device may come before the script.
+    """
     options = ("--schedule", schedule, "--seed", str(SEED))
     done = subprocess.run(
         [sys.executable, "-m", "tests.kernels.gpu.software", *options, *arguments],
@@ -36,10 +39,12 @@ def run(*arguments: str, schedule: str = "late", **environment: str) -> tuple[in
     return done.returncode, done.stdout + done.stderr
 
 
-def run_claims(*arguments: str, schedule: str, **environment: str) -> None:
+def run_claims(
+    *arguments: str, schedule: str, options: tuple[str, ...] = (), **environment: str
+) -> None:
     """Run pytest on the software device, and assert that all passed and none was left out."""
     command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
-    status, printed = run(*command, schedule=schedule, **environment)
+    status, printed = run(*options, *command, schedule=schedule, **environment)
     assert status == 0, printed[-12_000:]
     assert re.search(r"\d+ passed", printed)
     assert "skipped" not in printed
@@ -55,7 +60,13 @@ def test_the_device_itself() -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_blocks(schedule: str) -> None:
     """Blocks come to the same as on the CPU, whenever streams do their work."""
-    run_claims(f"{SOFTWARE}/soft_blocks.py", schedule=schedule)
+    run_claims(f"{SOFTWARE}/soft_blocks.py", f"{SOFTWARE}/soft_announced.py", schedule=schedule)
+
+
+@needs_packages
+def test_blocks_with_threads_that_are_switched() -> None:
+    """The same where a kernel's threads are switched at any access of memory, not only in order."""
+    run_claims(f"{SOFTWARE}/soft_blocks.py", schedule="random", options=("--interleaved",))
 
 
 @needs_packages
