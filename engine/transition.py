@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from engine import receipts
 from engine.codec import Batch, PayloadLimits, decode_payload
-from engine.columns import signed_messages, take
 from engine.errors import TRANSACTION_REASON_BASE, InvalidPayload, Reason
 from engine.state import State
 from kernels import layout
 from kernels.backend import Backend
-from kernels.layout import U8, U32, Changes, Columns, Rules, Walk
+from kernels.layout import U8, U32, Changes, Rules, Walk
 
 IsVerified = Callable[[U8], NDArray[np.bool_]]
 """(n, 32) transaction hashes -> (n,) bool: whose signature this process has verified before."""
@@ -206,11 +205,8 @@ def _refuse_first_defect(
     end = position if code != layout.NO_DEFECT else len(known)
     unknown = np.flatnonzero(~known[:end])
     if len(unknown):
-        columns: Columns = batch.columns
-        if len(unknown) != len(known):
-            columns = take(columns, unknown)
-        verdicts = state.backend.verify_signatures(
-            columns.sender, columns.signature, signed_messages(columns, domain)
+        verdicts = state.backend.verify_transactions(
+            batch.columns, unknown.astype(np.int32), domain
         )
         if execution.mark_verified is not None:
             execution.mark_verified(hashes[unknown[verdicts != 0]])

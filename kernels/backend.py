@@ -156,6 +156,13 @@ class Backend(Protocol):
         public_keys: (n, 32), signatures: (n, 64), messages: (n, m) uint8 -> (n,) bool.
         """
 
+    def verify_transactions(self, columns: Columns, rows: I32, domain: bytes) -> U8:
+        """Judge the signatures of transactions rows, (m,) int32, ascending -> (m,) bool.
+
+        domain: 32 bytes, of the chain. As `verify_signatures` does of what they sign
+        (spec/transaction.md#what-is-signed), of which a device makes its own copy.
+        """
+
     def open_accounts(
         self,
         keys: U8,

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from kernels import blake3, blake3_wide, receipt_hash, signatures, transaction_hash
 from kernels.blake3_vectors import WIDTH
 from kernels.host_accounts import HostAccounts, StateTree
-from kernels.layout import U8, U64, Columns
+from kernels.layout import I32, U8, U64, Columns
 from kernels.merkle import MerkleTree, list_root
 from kernels.pool import Pool
+from kernels.signed_message import signed_messages
 
 HASH_GRAIN = 2048
 """Messages below which a second thread costs more than it brings."""
@@ -129,6 +130,18 @@ class HostBackend:
         rows = [read_only(array) for array in (public_keys, signatures_, messages)]
         out = signatures.verify(self._path, self._pool, *rows)
         return out.view(np.bool_)
+
+    def signed_messages(self, columns: Columns, rows: I32, domain: bytes) -> U8:
+        """Return what the signatures of transactions rows, (m,) int32, sign: (m, 160) uint8."""
+        return signed_messages(columns, rows, domain, self._pool)
+
+    def verify_transactions(self, columns: Columns, rows: I32, domain: bytes) -> U8:
+        """See Backend.verify_transactions."""
+        messages = self.signed_messages(columns, rows, domain)
+        keys, signatures_ = columns.sender, columns.signature
+        if len(rows) != len(keys):
+            keys, signatures_ = keys[rows], signatures_[rows]
+        return self.verify_signatures(keys, signatures_, messages)
 
     def open_accounts(
         self,

@@ -64,6 +64,7 @@ def exercise(backend: Backend) -> None:
     messages = np.zeros((COUNT, 160), np.uint8)
     backend.hash_messages(messages)
     backend.verify_signatures(columns.sender, columns.signature, messages)
+    backend.verify_transactions(columns, np.arange(COUNT, dtype=np.int32), KEY)
     balances = np.full(COUNT, 100, np.uint64)
     nonces = np.zeros(COUNT, np.uint64)
     accounts = backend.open_accounts(columns.sender, balances, nonces, leaf_key=KEY, node_key=KEY)

@@ -7,7 +7,7 @@ receipts are made of them, and roots of those. See `guard` for what happens when
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numba import cuda
@@ -26,28 +26,17 @@ from kernels.gpu.guard import Guard
 from kernels.gpu.guarded import GuardedAccounts, is_equal
 from kernels.gpu.mirror import LateTree, Mirror
 from kernels.gpu.resident import DeviceAccounts
+from kernels.gpu.signatures import GuardedSignatures, Verifier
 from kernels.gpu.tree import TreeKeys, list_root
 from kernels.gpu.uploads import Uploads
 from kernels.host import HostBackend, new_secret
 from kernels.host_accounts import HostAccounts, read_only
-from kernels.layout import U8, U64, Columns
+from kernels.layout import I32, U8, U64, Columns
 
 Result = TypeVar("Result")
 
-SIGNATURES_CHECKED: Final = 1_024
-"""Of a batch that is of the sample, so many signatures are verified on the host as well."""
 ROOT_KEYS_MAX: Final = 16
 """Kinds of trees over lists whose absent nodes are kept on the device."""
-
-
-class Verifier(Protocol):
-    """What verifies signatures on the device; raises DeviceFailed."""
-
-    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> NDArray[np.bool_]:
-        """See Backend.verify_signatures."""
-
-    def close(self) -> None:
-        """Give memory back."""
 
 
 def open_gpu(
@@ -100,7 +89,10 @@ class GpuBackend:
         self._arena = Arena(device)
         self._strays = Arena(device)
         """columns of batches that are no block's"""
-        self._verifier = verifier
+        crossover = settings.crossover_signatures
+        self._signatures = GuardedSignatures(
+            self._guard, host, self._uploads, verifier, crossover=crossover
+        )
         self._mirrors: list[Mirror] = []
         self._twins: dict[str, tuple[NDArray[Any], DeviceArray]] = {}
         self._root_keys = lru_cache(ROOT_KEYS_MAX)(self._make_root_keys)
@@ -185,25 +177,12 @@ class GpuBackend:
         )
 
     def verify_signatures(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
-        """See Backend.verify_signatures; verdicts of the device are those of any other path."""
-        verifier = self._verifier
-        if (
-            verifier is not None
-            and self._guard.device is not None
-            and len(public_keys) >= self._settings.crossover_signatures
-        ):
-            try:
-                verdicts = verifier.verify(public_keys, signatures, messages)
-                if self._guard.is_due("signatures"):
-                    sample = slice(0, SIGNATURES_CHECKED)
-                    rows = (public_keys[sample], signatures[sample], messages[sample])
-                    if not np.array_equal(verdicts[sample], self._host.verify_signatures(*rows)):
-                        raise DeviceDiffers("verdicts on signatures differ from the CPU's")
-            except DeviceFailed as error:
-                self._guard.give_up(str(error))
-            else:
-                return verdicts.view(np.uint8)
-        return self._host.verify_signatures(public_keys, signatures, messages)
+        """See Backend.verify_signatures."""
+        return self._signatures.verify(public_keys, signatures, messages)
+
+    def verify_transactions(self, columns: Columns, rows: I32, domain: bytes) -> U8:
+        """See Backend.verify_transactions."""
+        return self._signatures.verify_transactions(columns, rows, domain)
 
     def open_accounts(
         self,
@@ -240,8 +219,7 @@ class GpuBackend:
         """See Backend.close."""
         for mirror in self._mirrors:
             mirror.close()
-        if self._verifier is not None:
-            self._verifier.close()
+        self._signatures.close()
         self.device.close()
         self._host.close()
 

@@ -160,6 +160,34 @@ class DeviceVerifier:
                     slot.rows = range(0)
         return out.view(np.bool_)
 
+    def verify_resident(
+        self, public_keys: int, signatures: int, messages: int, length: int, count: int
+    ) -> NDArray[np.bool_]:
+        """Judge `count` rows that are on the device, at these addresses, and stay there.
+
+        Rows of 32, 64 and `length` bytes, complete before the call and at multiples of 16. Raises
+        DeviceFailed.
+        """
+        out = np.zeros(count, np.uint8)
+        with self._lock, refusals("signatures"), self._device:
+            try:
+                for turn, start in enumerate(range(0, count, self._chunk)):
+                    slot = self._slots[turn % SLOTS]
+                    self._collect(slot, out)
+                    rows = range(start, min(start + self._chunk, count))
+                    places = (
+                        np.uint64(public_keys + 32 * start),
+                        np.uint64(signatures + 64 * start),
+                        np.uint64(messages + length * start),
+                    )
+                    self._judge(slot, places, length, rows)
+                for slot in self._slots:
+                    self._collect(slot, out)
+            finally:
+                for slot in self._slots:
+                    slot.rows = range(0)
+        return out.view(np.bool_)
+
     def kernel_ns(self, public_keys: U8, signatures: U8, messages: U8, repeat: int) -> list[int]:
         """Return how long the kernel alone takes for rows of one chunk, `repeat` times.
 
@@ -178,7 +206,7 @@ class DeviceVerifier:
             for _ in range(repeat):
                 first, last = event(), event()
                 first.record(slot.stream)
-                self._launch(slot, count, length)
+                self._launch(slot, slot.device[:3], count, length)
                 last.record(slot.stream)
                 last.synchronize()
                 elapsed_ms = self._cupy.cuda.get_elapsed_time(first, last)
@@ -196,8 +224,12 @@ class DeviceVerifier:
     def _start(self, slot: _Slot, columns: tuple[U8, U8, U8], rows: range) -> None:
         """Send a chunk, its launch and the way back of its verdicts to the stream of a slot."""
         self._copy_in(slot, columns, rows)
+        self._judge(slot, slot.device[:3], columns[2].shape[1], rows)
+
+    def _judge(self, slot: _Slot, rows_there: Any, length: int, rows: range) -> None:
+        """Send a launch over rows that are on the device, and the way back of its verdicts."""
         slot.device[3].data.memset_async(_NO_VERDICT, len(rows), slot.stream)
-        self._launch(slot, len(rows), columns[2].shape[1])
+        self._launch(slot, rows_there, len(rows), length)
         slot.device[3].data.copy_to_host_async(slot.pinned[3].ptr, len(rows), slot.stream)
         slot.rows = rows
 
@@ -210,17 +242,15 @@ class DeviceVerifier:
                 host[: part.nbytes].reshape(part.shape)[:] = part
                 device.data.copy_from_host_async(memory.ptr, part.nbytes, slot.stream)
 
-    def _launch(self, slot: _Slot, count: int, length: int) -> None:
-        keys, signatures, messages, verdicts = slot.device
+    def _launch(self, slot: _Slot, rows_there: Any, count: int, length: int) -> None:
+        """Launch on keys, signatures and messages: arrays of CuPy, or addresses as uint64."""
         arguments = (
-            keys,
-            signatures,
-            messages,
+            *rows_there,
             np.uint32(length),
             np.uint32(length % _WIDE_BYTES == 0),
             np.uint32(count),
             slot.tables,
-            verdicts,
+            slot.device[3],
         )
         with slot.stream:
             self._kernel((-(-count // BLOCK_THREADS),), (BLOCK_THREADS,), arguments)

@@ -17,6 +17,9 @@ class Guard:
     ) -> None:
         """check_blocks: 0 for none; tell: is told why the device was given up, on any thread."""
         self.device: Device | None = device
+        """None when it was given up"""
+        self.opened = device
+        """the same, also afterwards"""
         self.lock = device.lock
         self.lost = ""
         """why the device is not used any more, empty while it is"""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.columns import signed_messages, take
 from kernels.backend import Backend, open_backend
 from kernels.layout import U8
 
@@ -47,6 +48,12 @@ class FaultyBackend:
         if "hashes" in self.faults and len(hashes):
             hashes[0, 0] ^= np.uint8(1)
         return hashes
+
+    def verify_transactions(self, columns: Any, rows: Any, domain: bytes) -> U8:
+        """Judge under the same faults."""
+        chosen = take(columns, rows)
+        messages = signed_messages(chosen, domain)
+        return self.verify_signatures(chosen.sender, chosen.signature, messages)
 
     def verify_signatures(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
         """Refuse the first row under `refuse`, accept all under `accept`."""

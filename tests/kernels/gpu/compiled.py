@@ -43,6 +43,7 @@ KERNELS: Final = {
     "settlement.mark_changed": "w b w l q",
     "settlement.read_changed": "qq w q q q L L",
     "settlement.take_words": "q w w",
+    "signed.gather_signed": f"{_COLUMNS} qq qq qq qq q i qq qq qq",
     "table.claim_keys": "qq q w w",
     "table.clear_records": "qq L L",
     "table.enter_slots": f"{_TABLE} L L",

@@ -94,6 +94,11 @@ class Device:
         """Leave."""
 
 
+def address(argument: Any) -> int:
+    """Return where rows lie: memory of CuPy, or an address as it is."""
+    return int(argument) if isinstance(argument, np.uint64) else argument.ptr
+
+
 class Kernel:
     """The kernel `verify`, with its launch checked."""
 
@@ -114,7 +119,7 @@ class Kernel:
 
         def work() -> None:
             if not self.is_broken:
-                pointers = [ctypes.c_uint64(item.ptr) for item in (keys, signatures, messages)]
+                pointers = [ctypes.c_uint64(address(item)) for item in (keys, signatures, messages)]
                 numbers = [ctypes.c_uint32(int(item)) for item in (length, wide, count)]
                 self.library.verify(*pointers, *numbers, ctypes.c_uint64(verdicts.ptr))
 

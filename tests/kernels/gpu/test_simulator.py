@@ -47,5 +47,5 @@ def test_all_files_are_found() -> None:
     """There is a file for each part of the device's work."""
     assert {path.stem for path in FILES} >= {
         "sim_accounts", "sim_bench", "sim_failures", "sim_hashes", "sim_lanes", "sim_prefix",
-        "sim_service", "sim_tree", "sim_uploads",
+        "sim_service", "sim_signatures", "sim_tree", "sim_uploads",
     }  # fmt: skip

@@ -8,16 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nacl.signing import SigningKey
-from numpy.typing import NDArray
 
 from kernels.gpu.arrays import DeviceArray
-from kernels.gpu.backend import GpuBackend
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.failures import DeviceFailed
 from kernels.gpu.pinned import SIZE_MIN
-from kernels.host import HostBackend
-from kernels.layout import U8
 from spec import oracle
 from tests.engine.ledgers import accounts, engine_result, key, oracle_result
 from tests.kernels.arms import random_columns
@@ -140,51 +135,6 @@ def test_a_difference_is_found_by_the_sample(what: str) -> None:
     assert len(opened.told) == 1
     assert "the CPU" in opened.told[0]
     opened.backend.close()
-
-
-class HostVerifier:
-    """Verifies by the host's own path, as a device would; refuses or lies when told to."""
-
-    def __init__(self, fault: str) -> None:
-        """fault: empty, `fail` or `lie`."""
-        self._host = HostBackend("serial", 1)
-        self._fault = fault
-        self.calls = 0
-
-    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> NDArray[np.bool_]:
-        """Judge, fail, or turn the first verdict round."""
-        self.calls += 1
-        if self._fault == "fail":
-            raise DeviceFailed("signatures: the device is gone")
-        verdicts = self._host.verify_signatures(public_keys, signatures, messages).view(np.bool_)
-        return np.concatenate((~verdicts[:1], verdicts[1:])) if self._fault == "lie" else verdicts
-
-    def close(self) -> None:
-        """Close the path."""
-        self._host.close()
-
-
-@pytest.mark.parametrize("fault", ["", "fail", "lie"])
-def test_signatures_that_the_device_fails_at(fault: str) -> None:
-    """Verdicts are the host's, whether the device judges, is gone or lies; small batches stay."""
-    told: list[str] = []
-    settings = replace(SETTINGS, crossover_signatures=2, check_blocks=1)
-    verifier = HostVerifier(fault)
-    backend = GpuBackend(HostBackend("serial", 1), Device(), settings, told.append, verifier)
-    signer = SigningKey(bytes(32))
-    messages = np.arange(24, dtype=np.uint8).reshape(3, 8)
-    signatures = np.array(
-        [list(signer.sign(row.tobytes()).signature) for row in messages], np.uint8
-    )
-    keys = np.tile(np.frombuffer(bytes(signer.verify_key), np.uint8), (3, 1))
-    signatures[1, 3] ^= 1
-    for _ in range(2):
-        verdicts = backend.verify_signatures(keys, signatures, messages)
-        assert verdicts.view(np.bool_).tolist() == [True, False, True]
-    assert backend.verify_signatures(keys[:1], signatures[:1], messages[:1]).tolist() == [1]
-    assert verifier.calls == (1 if fault else 2)
-    assert len(told) == (1 if fault else 0)
-    backend.close()
 
 
 def test_a_device_that_is_given_up_elsewhere() -> None:
