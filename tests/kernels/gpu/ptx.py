@@ -26,6 +26,9 @@ _SPECIAL: Final = {
     **dict.fromkeys(("%ntid.y", "%ntid.z", "%nctaid.y", "%nctaid.z"), "1U"),
 }  # fmt: skip
 """Launches have one dimension."""
+_SPECIAL_UNKNOWN: Final = re.compile(
+    r"%(?:laneid|n?warpid|n?smid|gridid|clock\w*|globaltimer\w*|lanemask_\w+|\w+_smem_size|envreg\d+)"
+)
 _COMPARE: Final = {
     "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
     "lo": "<", "ls": "<=", "hi": ">", "hs": ">=",
@@ -94,7 +97,7 @@ def _value(operand: str) -> str:
     """Return a register, a number or the address of a variable."""
     if operand in _SPECIAL:
         return _SPECIAL[operand]
-    if re.fullmatch(r"%\w+", operand):
+    if re.fullmatch(r"%\w+", operand) and not _SPECIAL_UNKNOWN.fullmatch(operand):
         return f"reg_{operand[1:]}"
     if re.fullmatch(r"-?(?:\d+|0[xX][\da-fA-F]+)U?", operand):
         return f"{int(operand.rstrip('U'), 0) % 2**64:#x}ULL"
@@ -149,7 +152,8 @@ def _memory(opcode: str, operands: list[str]) -> str | None:
         moves = (f"{name} = place[{i}];" for i, name in enumerate(names))
     else:
         moves = (f"place[{i}] = ({kind}){name};" for i, name in enumerate(names))
-    return f"{place} {' '.join(moves)}"
+    is_own = re.search(r"\.(local|const|param)\b", opcode)
+    return f"{'' if is_own else 'touch(); '}{place} {' '.join(moves)}"
 
 
 def _atomic(opcode: str, operands: list[str]) -> str | None:
@@ -170,7 +174,7 @@ def _atomic(opcode: str, operands: list[str]) -> str | None:
     if len(items) != (2 if name == "cas" else 1):
         return None
     call = f"atomic_{name}<{kind}>({_address(address)}, {', '.join(map(_value, items))})"
-    return f"{call};" if d == "_" else f"{_value(d)} = {call};"
+    return f"touch(); {call};" if d == "_" else f"touch(); {_value(d)} = {call};"
 
 
 def _pack(opcode: str, operands: list[str]) -> str | None:
@@ -362,7 +366,7 @@ def translate(ptx: str, name: str) -> tuple[str, list[str]]:
         "#ifdef COUNTED\n"
         f'extern "C" {{ u64 counts[{len(counted)}]; }}\n'
         "#define COUNT(i) counts[i]++;\n#else\n#define COUNT(i)\n#endif\n"
-        "#define barrier(site)\n"
+        "#define barrier(site)\n#define touch()\n"
     )
     return (
         f"{INSTRUCTIONS}{counter}"

@@ -91,7 +91,7 @@ def test_new_accounts_and_their_minimum_in_long_lanes(gpu: Gpu, rng: np.random.G
 def test_nonces_end_before_they_wrap(gpu: Gpu) -> None:
     """A lane that reaches the nonce 2^64 - 1 is refused there, also by the scan."""
     first = 2**64 - 1 - LONG_LANE
-    made = [oracle.Account(key(0), 1000, first), oracle.Account(key(1), 10)]
+    made = [oracle.Account(key(0), 10 * LONG, first), oracle.Account(key(1), 10)]
     lane = [transfer(0, (first + i) % 2**64, 1, key(1)) for i in range(LONG)]
     payload = oracle.encode_payload([lane])
     state = open_state(made, gpu.backend)

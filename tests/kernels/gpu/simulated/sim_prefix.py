@@ -17,7 +17,7 @@ __all__ = ["device"]
 @pytest.mark.parametrize("count", [1, 7, TILE - 1, TILE, TILE + 1, 5 * TILE + 3, TILE * TILE + 1])
 def test_prefix_sums(device: Device, rng: np.random.Generator, count: int) -> None:
     """Sums of one, several and more tiles than a tile holds are NumPy's, and so is the total."""
-    values = rng.integers(0, 2**16, count).astype(np.uint32)
+    values = rng.integers(0, 2**32 // (TILE * TILE + 1), count).astype(np.uint32)
     out, total = prefix_sums(device, Arena(device), "test", device.put(values), count)
     expected = np.concatenate(([0], np.cumsum(values)))
     assert device.fetch(out).tolist() == expected[:-1].tolist()

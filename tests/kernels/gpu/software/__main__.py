@@ -1,7 +1,7 @@
 """Run a script, or a module with -m, on the software device.
 
-    python -m tests.kernels.gpu.software [--schedule late|early|random] [--seed N] SCRIPT ARGS...
-    python -m tests.kernels.gpu.software [--schedule ...] [--seed N] -m MODULE ARGS...
+    python -m tests.kernels.gpu.software [--schedule late|early|random] [--seed N] [--interleaved]
+        SCRIPT ARGS... | -m MODULE ARGS...
 
 The exit status is the script's; 3 where there can be no software device.
 """
@@ -9,9 +9,11 @@ The exit status is the script's; 3 where there can be no software device.
 import argparse
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 from tests.kernels.gpu.software.install import SCHEDULES, install, missing
+from tests.kernels.gpu.software.modules import build_module
 
 EXIT_NO_DEVICE = 3
 
@@ -24,6 +26,12 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--schedule", choices=SCHEDULES, default="late", help="of streams")
     parser.add_argument("--seed", type=int, default=1, help="of orders; 0: ascending threads")
+    parser.add_argument(
+        "--let-frees-wait", action="store_true", help="of memory in use, as on a GPU; else an error"
+    )
+    parser.add_argument(
+        "--interleaved", action="store_true", help="switch threads at any access of memory"
+    )
     parser.add_argument("-m", dest="is_module", action="store_true", help="SCRIPT is a module")
     parser.add_argument("script", metavar="SCRIPT")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS")
@@ -32,7 +40,9 @@ def main(arguments: list[str]) -> int:
     if why:
         print(f"no software device: {why}", file=sys.stderr)  # noqa: T201 - there is no terminal yet
         return EXIT_NO_DEVICE
-    install(given.schedule, given.seed)
+    build = partial(build_module, interleaved=given.interleaved)
+    device = install(given.schedule, given.seed, build)
+    device.let_frees_wait(given.let_frees_wait)
     sys.argv = [given.script, *given.arguments]
     if given.is_module:
         runpy.run_module(given.script, run_name="__main__", alter_sys=True)

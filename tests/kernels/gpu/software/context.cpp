@@ -141,8 +141,23 @@ EXPORT void software_fail(const char *kind, uint64_t after, uint64_t times, int 
     else failures.erase(kind);
 }
 
+// Returns how many calls of a kind are still to fail.
+EXPORT uint64_t software_failures_left(const char *kind) {
+    std::lock_guard<std::recursive_mutex> guard(software::lock);
+    return failures.count(kind) ? failures[kind].times : 0;
+}
+
 // Returns what was wrong last, empty if nothing was; until the next call of the driver.
 EXPORT const char *software_error() { return last_error.c_str(); }
+
+// Gives a lost context back to tests of losing it: pending work is forgotten, errors too.
+EXPORT void software_recover() {
+    std::lock_guard<std::recursive_mutex> guard(software::lock);
+    forget_work();
+    lost = CUDA_SUCCESS;
+    last_error.clear();
+    failures.clear();
+}
 
 API cuInit(unsigned int) {
     is_begun = true;

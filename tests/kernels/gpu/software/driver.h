@@ -37,7 +37,8 @@ enum Mode { LATE = 0, EARLY = 1, RANDOM = 2 };
 struct Counts {
     uint64_t launches, copies_in, copies_out, copies_within, memsets;
     uint64_t bytes_in, bytes_out, bytes_staged;  // staged: of bytes in, from pageable memory
-    uint64_t waits;  // calls that wait for the device
+    uint64_t waits;           // calls that wait for the device
+    uint64_t waits_in_frees;  // frees that did, see software_let_frees_wait
     uint64_t allocations, pinned_allocations, device_bytes;
     uint64_t execution_ns;  // spent in kernels, copies and memsets, and in filling memory with noise
 };
@@ -82,6 +83,8 @@ CUresult pinned(const void *address, uint64_t bytes, Allocation **found);  // nu
 // Streams.
 CUresult enqueue(CUstream stream, Work work);
 CUresult finish(const Work &work);
+CUresult finish_all();
+void forget_work();            // all that is not done counts as done
 bool is_named(uint64_t base);  // by work that is not done
 
 void *entry(const char *name);  // of the driver, or null

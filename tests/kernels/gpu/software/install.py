@@ -52,6 +52,8 @@ class Counts:
     """of those in, from pageable memory"""
     waits: int
     """calls that wait for the device"""
+    waits_in_frees: int
+    """frees that waited, see `let_frees_wait`"""
     allocations: int
     pinned_allocations: int
     device_bytes: int
@@ -68,12 +70,20 @@ class SoftwareDevice:
         self._library = library
         library.software_error.restype = ctypes.c_char_p
         library.software_execution_ns.restype = ctypes.c_uint64
+        library.software_failures_left.restype = ctypes.c_uint64
         self.execution_ns: Callable[[], int] = library.software_execution_ns
         """`Counts.execution_ns` alone, cheap enough to be asked around every launch"""
 
     def set_schedule(self, schedule: Schedule, seed: int) -> None:
         """Do work late, early, or at random; seed 0: threads and blocks in ascending order."""
         self._library.software_set_schedule(SCHEDULES.index(schedule), ctypes.c_uint64(seed))
+
+    def let_frees_wait(self, is_let: bool) -> None:
+        """Let memory that pending work names be freed: then all work is done first, as on a GPU.
+
+        Otherwise that loses the device: whoever frees must have waited.
+        """
+        self._library.software_let_frees_wait(int(is_let))
 
     def use_helper(self) -> None:
         """Let another thread do all work, on the cores that this one has now."""
@@ -103,6 +113,14 @@ class SoftwareDevice:
             kind.encode(), ctypes.c_uint64(after), ctypes.c_uint64(times), code
         )
 
+    def failures_left(self, kind: str) -> int:
+        """Return how many calls of a kind are still to fail."""
+        return int(self._library.software_failures_left(kind.encode()))
+
+    def recover(self) -> None:
+        """Give a lost device back, without the work that was pending, and fail no more calls."""
+        self._library.software_recover()
+
     def error(self) -> str:
         """Return what was wrong last, or nothing."""
         return str(self._library.software_error().decode())
@@ -111,6 +129,11 @@ class SoftwareDevice:
 _installed: list[SoftwareDevice] = []
 _kept: list[Any] = []
 """What the driver calls, which must not be collected."""
+
+
+def installed() -> SoftwareDevice:
+    """Return the device of this process, which was installed."""
+    return _installed[0]
 
 
 def missing() -> str:

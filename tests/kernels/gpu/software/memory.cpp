@@ -15,6 +15,7 @@ static const uint64_t REGION_BYTES = 1ull << 43;  // of addresses; each is given
 static const uint64_t ALIGN = 256;
 static const uint64_t PAGE = 4096;
 static uint64_t memory_bytes = 8ull << 30;
+static bool do_frees_wait = false;
 
 // Addresses that are taken from one end to the other and never again.
 struct Region {
@@ -122,12 +123,16 @@ static CUresult take(Region &region, uint64_t bytes, uint64_t *address) {
     return CUDA_SUCCESS;
 }
 
-// A device would wait here without a word; the owner must have waited before.
+// A device would wait here without a word; the owner must have waited before, unless it is allowed.
 static CUresult give(Region &region, uint64_t address) {
     Allocation *found = region.before(address);
     const char *kind = region.is_pinned ? "pinned memory" : "device memory";
     if (!found || found->base != address || !found->is_live)
         return lose(CUDA_ERROR_ILLEGAL_ADDRESS, std::string(kind) + " is freed that is not there");
+    if (is_named(address) && do_frees_wait) {
+        counts.waits_in_frees++;
+        if (CUresult code = finish_all()) return code;
+    }
     if (is_named(address))
         return lose(CUDA_ERROR_ILLEGAL_ADDRESS,
                     std::string(kind) + " of " + std::to_string(found->bytes) +
@@ -145,6 +150,12 @@ using namespace software;
 EXPORT void software_set_memory(uint64_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     memory_bytes = bytes;
+}
+
+// Whether who frees what is in use waits for all work, as on a device, or is told that it is wrong.
+EXPORT void software_let_frees_wait(int is_let) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    do_frees_wait = is_let;
 }
 
 API cuMemGetInfo(size_t *free, size_t *total) {

@@ -100,14 +100,18 @@ def _shared(outside: str, body: str) -> tuple[list[str], int]:
     return lines, size
 
 
-def _kernel(ptx: str, outside: str, name: str) -> Iterator[str]:
+def _kernel(ptx: str, outside: str, name: str, interleaved: bool) -> Iterator[str]:
     """Yield the C++ of one kernel."""
     parameters, directives, text = texts.entry(ptx, name)
     places, shared_bytes = _shared(outside, text)
     limit = re.search(r"\.(?:maxntid|reqntid) (\d+)", directives)
     threads_max = min(THREADS_MAX, int(limit[1])) if limit else THREADS_MAX
     statements = list(texts.body(text.splitlines(), "", lambda _: ""))
-    has_barrier = any("barrier(__LINE__)" in line for line in statements)
+    way = "CALLED"
+    if interleaved:
+        way = "INTERLEAVED"
+    elif any("barrier(__LINE__)" in line for line in statements):
+        way = "MEETING"
     yield f"static void body_{name}(void **params, const Thread &here) {{"
     yield "u64 wide; u32 carry = 0;"
     yield from (f"const u64 sym_{n} = (u64)params[{i}];" for i, (_, n) in enumerate(parameters))
@@ -115,26 +119,24 @@ def _kernel(ptx: str, outside: str, name: str) -> Iterator[str]:
     yield from statements
     yield "}"
     yield f'extern "C" int {name}(void **params, const Launch *launch) {{'
-    yield (
-        f"return run_launch(body_{name}, {int(has_barrier)}, params, launch,"
-        f" {shared_bytes}, {threads_max});"
-    )
+    yield (f"return run_launch(body_{name}, {way}, params, launch, {shared_bytes}, {threads_max});")
     yield "}"
 
 
-def module_text(ptx: str) -> str:
-    """Return the C++ of a whole module; raises UnknownInstruction."""
+def module_text(ptx: str, *, interleaved: bool = False) -> str:
+    """Return the C++ of a whole module; as `build_module`."""
     ptx = re.sub(r"/\*.*?\*/", " ", ptx, flags=re.S)
     ptx = re.sub(r"//.*", "", ptx)
     ptx = "\n".join(re.sub(r"[ \t]+", " ", line).rstrip() for line in ptx.splitlines())
     outside = _outside(ptx)
     names = entry_names(ptx)
-    kernels = [line for name in names for line in _kernel(ptx, outside, name)]
+    kernels = [line for name in names for line in _kernel(ptx, outside, name, interleaved)]
     return "\n".join(
         [
             texts.INSTRUCTIONS,
             _LAUNCHES,
             "#define barrier(site) wait_at(here, site)",
+            f"#define touch() {'touch_at(here)' if interleaved else ''}",
             *texts.variables(outside),
             *kernels,
             "",
@@ -154,14 +156,16 @@ def _version(compiler: str) -> str:
     ).stdout
 
 
-def build_module(ptx: str, folder: Path) -> Path:
+def build_module(ptx: str, folder: Path, *, interleaved: bool = False) -> Path:
     """Return the shared object of a module, in a folder that exists; equal text is built once.
 
-    Several processes may do it at once. Raises UnknownInstruction.
+    interleaved: threads of some blocks at a time are switched between their accesses to memory, at
+    places drawn from the seed too: what reads, works and writes without an atomic operation loses
+    updates of others. Several processes may build at once. Raises UnknownInstruction.
     """
     compiler = find_compiler()
     assert compiler is not None, "whoever asks for a module has seen that there is a compiler"
-    text = module_text(ptx)
+    text = module_text(ptx, interleaved=interleaved)
     parts = [_version(compiler), *_FLAGS, text]
     name = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
     target = folder / f"module_{name}.so"

@@ -167,6 +167,13 @@ CUresult enqueue(CUstream given, Work work) {
     return mode == EARLY ? finish_late(work) : go_on();
 }
 
+void forget_work() {
+    for (CUstream stream : streams) {
+        for (const Work &work : stream->queue) work->is_done = true, work->after.clear();
+        stream->queue.clear();
+    }
+}
+
 bool is_named(uint64_t base) {
     for (CUstream stream : streams)
         for (const Work &work : stream->queue)
@@ -180,8 +187,7 @@ static CUresult finish_stream(CUstream stream) {
     return last ? finish(last) : CUDA_SUCCESS;
 }
 
-static CUresult finish_all() {
-    // The order is chance where it is not late: streams do not wait for one another.
+CUresult finish_all() {
     std::vector<Work> lasts;
     for (CUstream stream : streams)
         if (stream->last) lasts.push_back(stream->last);
