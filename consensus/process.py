@@ -40,6 +40,7 @@ from runtime.keypair import KeyPair
 from runtime.lifetime import Lifetime
 from runtime.logs import Logger, LogStream
 from runtime.pages import PageServer
+from runtime.secrets import PASSWORD_VARIABLE
 
 HANDSHAKE_CONTEXT = "tos handshake v1"
 HELD_BYTES_MIN = 2**27
@@ -51,7 +52,7 @@ ASK_MS = 1_000
 ASK_AGAIN_MS = 50
 FIRST_STARTS_MAX = 3
 """lives of an executor that never answered, after which the node gives up"""
-SECRET_VARIABLES = ("TOS_PASSWORD",)
+SECRET_VARIABLES = (PASSWORD_VARIABLE,)
 """Not for the executor."""
 
 

@@ -14,7 +14,6 @@ from consensus.cli.options import (
     home_option,
     no_home,
     node_options,
-    password_of,
     read_config,
     settings_options,
 )
@@ -22,6 +21,7 @@ from consensus.config import LAYERS, Config
 from consensus.home import Home, lock_home
 from runtime.command_line import FILE, json_option, print_json, print_settings
 from runtime.logs import LogStream, open_log
+from runtime.secrets import password_of
 
 _COLOURS = {True: "green", False: "red"}
 

@@ -95,6 +95,22 @@ def test_the_tour(dev: Dev, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "code: transaction.insufficient_balance" in error
 
 
+def test_what_was_sent_and_not_awaited_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 means that nothing was sent; a payment that is not final in time gives 1."""
+    slow = Dev(tmp_path, "--block-ms", "3600000")
+    monkeypatch.setenv("TOS_URL", slow.url)
+    monkeypatch.setenv("TOS_KEYS", str(tmp_path / "keys"))
+    try:
+        words = ("send", "--from", "dev0", "--to", "dev1", "--amount", "1")
+        error = run(capsys, *words, "--wait", "finalized", "--timeout-ms", "1", code=1)
+        assert "sent " in error
+        assert "code: client.not_final" in error
+    finally:
+        assert slow.stop() == 0
+
+
 def test_a_chain_outlives_its_process(tmp_path: Path) -> None:
     """With --state the next process goes on from the same block, with the same balances."""
     state = tmp_path / "chain.state"
