@@ -80,9 +80,10 @@ def examine(home: Path, settings: Settings) -> Iterator[Check]:
         lambda: check_device(settings),
         check_clock,
         lambda: check_home(home),
-        lambda: check_disk(home),
+        lambda: check_disk(home, settings.free_bytes_min),
         lambda: check_engine_api(engine_api_address(home, settings)),
-        lambda: check_http(settings.http_address),
+        lambda: check_http("http", settings.http_address),
+        lambda: check_http("query", settings.query_address),
     ):
         yield check()
 
@@ -211,11 +212,18 @@ def check_home(home: Path) -> Check:
     return ok("home", f"chain {chain.hex()}, {state}, {free_bytes(home)} bytes free")
 
 
-def check_disk(home: Path) -> Check:
-    """Measure the disk of the home: bytes per second, and how long a small write takes to last."""
+def check_disk(home: Path, free_bytes_min: int) -> Check:
+    """Measure the disk of the home: bytes per second, and how long a small write takes to last.
+
+    A disk with less room than a node leaves free is a failure: every block would be refused.
+    """
     folder = home
     while not folder.is_dir():
         folder = folder.parent
+    free = free_bytes(folder)
+    if free < free_bytes_min:
+        value = f"{free} bytes are free, less than free_bytes_min: no block would be stored"
+        return fail("disk", value, f"free disk space, or lower free_bytes_min from {free_bytes_min}")
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             rate = _append_mb_per_s(file.fileno())
@@ -247,11 +255,11 @@ def check_engine_api(address: str) -> Check:
     return ok("engine_api", f"{path} is free")
 
 
-def check_http(address: str) -> Check:
-    """Say whether the pages can be served where the settings want them."""
+def check_http(name: str, address: str) -> Check:
+    """Say whether what the setting NAME_address serves can be served there."""
     if not address:
-        return note("http", "no pages are served")
-    return _try_port("http", address)
+        return note(name, "nothing is served")
+    return _try_port(name, address)
 
 
 def _try_port(name: str, address: str) -> Check:
