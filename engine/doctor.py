@@ -223,7 +223,9 @@ def check_disk(home: Path, free_bytes_min: int) -> Check:
     free = free_bytes(folder)
     if free < free_bytes_min:
         value = f"{free} bytes are free, less than free_bytes_min: no block would be stored"
-        return fail("disk", value, f"free disk space, or lower free_bytes_min from {free_bytes_min}")
+        return fail(
+            "disk", value, f"free disk space, or lower free_bytes_min, {free_bytes_min} now"
+        )
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             rate = _append_mb_per_s(file.fileno())

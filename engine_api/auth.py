@@ -105,7 +105,9 @@ def read_secret(path: Path) -> bytes:
         ) from error
     try:
         mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
+        if not stat.S_ISREG(mode):
+            raise SetupError("engine_api.secret_mode", f"{path} is no file; name that of a secret")
+        if mode & 0o077:
             raise SetupError(
                 "engine_api.secret_mode",
                 f"{path} has mode {stat.S_IMODE(mode):04o}; a secret is a file that only its owner "

@@ -35,7 +35,10 @@ def run(home: Path, file: Path | None, **flags: str | int | None) -> int:
     One line per final block is written to stderr; the executor's go to run/executor.log in DIR.
     Exit codes: 0 stopped by a signal, 1 something broke, 2 it cannot start, 3 no such device.
     """
-    return run_home(Home(folder=home), read_config(home, file, flags))
+    place = Home(folder=home)
+    if not place.is_made():
+        raise no_home(home)  # before its settings: a folder of another program has others
+    return run_home(place, read_config(home, file, flags))
 
 
 @click.command()
@@ -64,8 +67,7 @@ def follow(url: str | None, genesis: Path | None, home: Path) -> int:
 def run_home(home: Home, config: Config) -> int:
     """Run the node of a home until a signal; raises ExplainedError where it cannot start."""
     entry = home.entry()
-    if entry is None:
-        raise no_home(home.folder)
+    assert entry is not None, "a home has a key"
     # Imported here: the other commands wait neither for sockets nor for gRPC.
     from consensus.process import NodeProcess
 

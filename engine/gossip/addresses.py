@@ -84,6 +84,12 @@ def parse_peers(text: str) -> dict[bytes, str]:
     return peers
 
 
+def check_peers_are_used(listen: str, peers: str) -> None:
+    """Raise GossipError where peers are named and nothing would be sent to them."""
+    if peers.strip() and not listen:
+        raise _bad_peer(peers, "gossip_listen is empty, so this node takes no part in gossip")
+
+
 def check_address(address: str, entry: str) -> None:
     """Raise GossipError for anything but `tcp://HOST:PORT`."""
     host, _, port = address.removeprefix(TCP).rpartition(":")

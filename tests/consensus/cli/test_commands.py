@@ -169,6 +169,9 @@ def test_without_a_home_the_two_commands_are_named(
     assert "network new --validators 4" in err
     assert f"init --genesis FILE --home {tmp_path}" in err
     assert list(tmp_path.iterdir()) == []
+    tmp_path.joinpath("node.toml").write_text("threads = 2\n")
+    code, _, err = run(capsys, *command, "--home", str(tmp_path))
+    assert (code, "home.missing" in err) == (ExitCode.REFUSED, True), "the executor's own home"
 
 
 @pytest.mark.parametrize("command", ["status", "validators", "evidence"])

@@ -154,3 +154,16 @@ def test_a_file_that_is_no_genesis_is_named(
     assert (code, home.exists()) == (ExitCode.REFUSED, False)
     assert what in err
     assert f"where: {path}\n" in err
+
+
+@pytest.mark.parametrize("command", [("run",), ("config", "show"), ("doctor",)])
+def test_the_folder_around_a_home_is_that_of_another_program(
+    tmp_path: Path, genesis: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """Whoever names the home of a consensus node is told where its executor's home is."""
+    inner = tmp_path / "node" / "executor"
+    assert run(capsys, "init", "--genesis", str(genesis), "--home", str(inner))[0] == ExitCode.OK
+    (inner.parent / "node.toml").write_text('listen_votes = "tcp://127.0.0.1:9000"\n')
+    code, _, err = run(capsys, *command, "--home", str(inner.parent))
+    assert (code, "store.no_home" in err) == (ExitCode.REFUSED, True)
+    assert f"name {inner}, which is one" in err
