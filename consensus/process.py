@@ -36,6 +36,7 @@ from engine_api.transport import UNIX
 from engine_api.types import EngineApiError, ErrorCode
 from kernels.signatures import PathUnavailable, VerdictDiffers
 from runtime.command_line import ExitCode
+from runtime.errors import signatures_unusable
 from runtime.keypair import KeyPair
 from runtime.lifetime import Lifetime
 from runtime.logs import Logger, LogStream
@@ -88,13 +89,7 @@ class NodeProcess:
             try:
                 node = self._assemble(stack, engine, supervisor)
             except (PathUnavailable, VerdictDiffers) as error:
-                raise HomeError(
-                    "home.signatures",
-                    what="signatures cannot be verified on this machine",
-                    where=type(error).__name__,
-                    why=str(error),
-                    what_to_do="see `python -m engine doctor`",
-                ) from error
+                raise signatures_unusable(error) from error
             if not lifetime.is_ending:
                 is_well = node.run()
             reason = lifetime.failure or node.failure or lifetime.signal

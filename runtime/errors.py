@@ -14,3 +14,14 @@ class ExplainedError(Exception):
         self.where = where
         self.why = why
         self.what_to_do = what_to_do
+
+
+def signatures_unusable(error: Exception) -> ExplainedError:
+    """Return what a person is told where no path verifies signatures as the specification says."""
+    return ExplainedError(
+        "process.signatures",
+        what="signatures cannot be verified on this machine",
+        where=type(error).__name__,
+        why=str(error),
+        what_to_do="see `python -m engine doctor`, and unset TOS_ED25519 if it is set",
+    )

@@ -170,3 +170,19 @@ def test_who_insists_loses_nothing(dev: Dev, tmp_path: Path) -> None:
     counts = json.loads(figures.read_text())["counts"]
     assert counts["finalized"] == counts["accepted"] == counts["offered"] == 2_000
     assert counts["sent_again"] > 0
+
+
+@pytest.mark.parametrize("place", ["missing/chain.state", "/dev/zero", "text.state", "keys"])
+def test_a_state_or_a_keystore_that_cannot_be_used_is_told_at_the_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    """No chain is begun that could not be kept, no file read without an end, no thread left."""
+    (tmp_path / "text.state").write_text("no state")
+    more = ["--state", str(tmp_path / place)]
+    if place == "keys":
+        more = ["--keys", "/proc/self/keys"]
+    code = main(["dev", "--query-address", "127.0.0.1:0", *more])
+    said = capfd.readouterr().err
+    assert (code, "Traceback" in said) == (1 if place == "keys" else 2, False), said
+    assert "code: " in said
+    assert not any(thread.name == "finalizer" for thread in threading.enumerate())
