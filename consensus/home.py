@@ -24,7 +24,8 @@ from pathlib import Path
 
 from consensus.chain_file import CHAIN_NAME, ChainFile, parse_chain, read_chain
 from consensus.core.journal import empty_journal, observer_journal
-from consensus.journal import JournalDamaged, create_journal, read_journal, sync_folder
+from consensus.journal import JournalDamaged, create_journal, read_journal
+from runtime.durable import sync_folder
 from runtime.errors import ExplainedError
 from runtime.keystore import KeyEntry, Keystore
 from runtime.lock import FolderInUse, FolderLock

@@ -4,12 +4,13 @@ The key is no account and no validator: it proves a connection and signs nothing
 made when it is first asked for and stays in the home. Peers list each other on both sides.
 """
 
-import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from engine.constants import KEY_BYTES
 from engine.gossip.known import PEERS_MAX
+from runtime.durable import create_file
 from runtime.errors import ExplainedError
 from runtime.keypair import SEED_BYTES, KeyPair
 
@@ -51,20 +52,10 @@ def open_key(home: Path) -> KeyPair:
 
 
 def _make(path: Path) -> None:
-    """Write a fresh seed that others cannot read, whole or not at all."""
+    """Write a fresh seed that others cannot read, unless somebody did at the same moment."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_suffix(f".{secrets.token_hex(4)}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(SEED_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with suppress(FileExistsError):
+        create_file(path, f"{secrets.token_hex(SEED_BYTES)}\n".encode())
 
 
 def parse_peers(text: str) -> dict[bytes, str]:

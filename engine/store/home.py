@@ -11,10 +11,10 @@ from blake3 import blake3
 
 from engine.constants import context_key
 from engine.genesis import Genesis, genesis_hash
-from engine.store.disk import write_file
 from engine.store.errors import FULL_ERRNOS, StoreError, damaged, full, unwritable
 from engine.store.genesis_copy import write_genesis
 from engine.store.segment import CHECK_BYTES
+from runtime.durable import write_file
 from runtime.lock import LOCK_NAME, FolderInUse, FolderLock
 
 STORE_VERSION = 1
