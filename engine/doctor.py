@@ -27,10 +27,11 @@ from engine.crossover import SIZES, crossover
 from engine.store.disk import free_bytes
 from engine.store.errors import StoreError
 from engine.store.home import read_format
-from engine_api.transport import UNIX, check_address
+from engine_api.transport import UNIX, check_address, split_host_port
 from engine_api.types import SetupError
 from kernels import jit, signatures
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
+from runtime.errors import advice_on_listening
 from runtime.lock import LOCK_NAME
 
 LIBRARIES = (
@@ -265,17 +266,18 @@ def check_http(name: str, address: str) -> Check:
 
 
 def _try_port(name: str, address: str) -> Check:
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = split_host_port(address)
+    if place is None:
+        return fail(name, f"{address} is not a host and a port", f"choose another {name}_address")
+    family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
-    except (OSError, ValueError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            probe.bind(place)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             return note(name, f"a process listens at {address}", "it may be this node")
-        return fail(name, f"{address}: {error}", f"choose another {name}_address")
+        return fail(name, f"{address}: {error}", advice_on_listening(error))
     return ok(name, f"{address} is free")
 
 

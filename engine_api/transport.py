@@ -24,6 +24,8 @@ ERROR_KEY = "tos-error-bin"
 UNIX = "unix:"
 UNIX_PATH_BYTES_MAX = 107
 """what a Unix address holds"""
+PORT_MAX = 65_535
+PORT_DIGITS_MAX = 5
 MS_PER_S = 1_000
 
 CHANNEL_OPTIONS = (
@@ -66,8 +68,8 @@ def check_address(address: str) -> None:
                 f"{UNIX_PATH_BYTES_MAX} bytes; choose a shorter folder",
             )
         return
-    host, _, port = address.rpartition(":")
-    if not is_loopback(host) or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+    place = split_host_port(address)
+    if place is None or not is_loopback(place[0]):
         raise SetupError(
             "engine_api.address_host",
             f"{address}: the Engine API listens on a Unix socket (`{UNIX}` and a path) or on a "
@@ -76,10 +78,20 @@ def check_address(address: str) -> None:
         )
 
 
+def split_host_port(address: str) -> tuple[str, int] | None:
+    """Return host, an IPv6 one without its brackets, and port of HOST:PORT; None if it is none."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or len(port) > PORT_DIGITS_MAX:
+        return None
+    if int(port) > PORT_MAX:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def is_loopback(host: str) -> bool:
-    """Say whether a numeric host is this machine."""
+    """Say whether a numeric host, without brackets, is this machine."""
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -97,8 +109,8 @@ def prepare_folder(path: Path) -> None:
         raise SetupError(
             "engine_api.socket_folder",
             f"{folder} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}; the "
-            "folder of the socket belongs to the user of the process and has mode 0700: "
-            f"chmod 700 {folder}, or choose another one",
+            "folder of the socket belongs to the user of the process and has mode 0700: choose "
+            "one that is for sockets alone, or one that does not exist yet, which is made so",
         )
     if path.exists() and not path.is_socket():
         raise SetupError("engine_api.socket_file", f"{path} is no socket; move it away")

@@ -19,10 +19,11 @@ from consensus.cli.options import (
 )
 from consensus.config import LAYERS, Config
 from consensus.home import Home, lock_home
-from runtime.command_line import FILE, json_option, print_json, print_settings
+from runtime.command_line import FILE, config_group, json_option, print_json
 from runtime.logs import LogStream, open_log
 from runtime.secrets import password_of
 
+config = config_group(LAYERS, home_option, read_config)
 _COLOURS = {True: "green", False: "red"}
 
 
@@ -76,23 +77,6 @@ def run_home(home: Home, config: Config) -> int:
     with lock_home(home):
         pair = home.keys.open(entry.name, password_of(entry))
         return NodeProcess(home, config, pair, log, stream).run()
-
-
-@click.group()
-def config() -> None:
-    """Look at the settings of a node."""
-
-
-@config.command("show")
-@home_option
-@settings_options
-@json_option
-def show(home: Path, file: Path | None, is_json: bool, **flags: str | int | None) -> None:
-    """Print every setting, its value, and where it came from.
-
-    A flag goes before the environment, that before node.toml, that before the default.
-    """
-    print_settings(LAYERS, read_config(home, file, flags), is_json=is_json)
 
 
 @click.command()

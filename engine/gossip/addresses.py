@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.constants import KEY_BYTES
 from engine.gossip.known import PEERS_MAX
+from engine_api.transport import split_host_port
 from runtime.durable import create_file
 from runtime.errors import ExplainedError
 from runtime.keypair import SEED_BYTES, KeyPair
@@ -17,7 +18,6 @@ from runtime.keypair import SEED_BYTES, KeyPair
 KEY_PATH = Path("keys", "gossip.key")
 """in the home: 64 hex digits of the seed and a line feed"""
 TCP = "tcp://"
-PORT_MAX = 65_535
 
 
 class GossipError(ExplainedError):
@@ -83,9 +83,7 @@ def check_peers_are_used(listen: str, peers: str) -> None:
 
 def check_address(address: str, entry: str) -> None:
     """Raise GossipError for anything but `tcp://HOST:PORT`."""
-    host, _, port = address.removeprefix(TCP).rpartition(":")
-    is_port = port.isascii() and port.isdecimal() and int(port) <= PORT_MAX
-    if not address.startswith(TCP) or not host or not is_port:
+    if not address.startswith(TCP) or split_host_port(address.removeprefix(TCP)) is None:
         raise _bad_peer(entry, "the address is not tcp://HOST:PORT")
 
 
