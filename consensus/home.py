@@ -71,6 +71,11 @@ class Home:
         return self.folder.joinpath("run")
 
     @property
+    def executor_log(self) -> Path:
+        """What the own executor says."""
+        return self.run.joinpath("executor.log")
+
+    @property
     def http_address(self) -> Path:
         """Where the pages of the running node are, as text."""
         return self.run.joinpath("http_address")
@@ -131,7 +136,10 @@ def create_home(home: Home, new: NewHome) -> KeyEntry:
     """
     folder = home.folder
     parse_chain(new.chain, str(new.genesis))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     with lock_home(home):
         if home.is_made():
             raise HomeError(
@@ -171,6 +179,18 @@ def lock_home(home: Home) -> FolderLock:
             why="two processes would sign with one key",
             what_to_do="stop that process, or name another home",
         ) from error
+    except OSError as error:
+        raise _unwritable(home.folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> HomeError:
+    return HomeError(
+        "home.unwritable",
+        what="the home cannot be opened for writing",
+        where=str(folder),
+        why=error.strerror or str(error),
+        what_to_do="give this user write access to the home, or choose another one",
+    )
 
 
 def describe_genesis(genesis: Path) -> bytes:

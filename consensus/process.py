@@ -7,6 +7,7 @@ nothing: whatever has left this process was durable before. Next: `node.py`.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -51,6 +52,9 @@ STOP_MAX_S = 20
 """from a signal to the end of the process; the executor has less"""
 ASK_MS = 1_000
 ASK_AGAIN_MS = 50
+TELL_MS = 5_000
+"""from one line of the log to the next while an executor starts; a first one compiles kernels"""
+NS_PER_MS = 1_000_000
 FIRST_STARTS_MAX = 3
 """lives of an executor that never answered, after which the node gives up"""
 SECRET_VARIABLES = (PASSWORD_VARIABLE,)
@@ -85,6 +89,8 @@ class NodeProcess:
             if supervisor is not None and not self._wait_for(supervisor, engine):
                 if lifetime.failure:
                     return ExitCode.FAILED
+                if lifetime.signal:
+                    self._log.info("stopped while starting", reason=lifetime.signal)
                 return ExitCode.OK if lifetime.signal else ExitCode.NO_DEVICE
             try:
                 node = self._assemble(stack, engine, supervisor)
@@ -110,7 +116,7 @@ class NodeProcess:
             environment={
                 name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES
             },
-            log_path=run.joinpath("executor.log"),
+            log_path=self._home.executor_log,
             log=self._log,
         )
         supervisor.start()
@@ -134,7 +140,11 @@ class NodeProcess:
 
         Raises HomeError with the executor's own words where it does not begin.
         """
+        told_ns = time.monotonic_ns()
         while not self._lifetime.is_ending:
+            if time.monotonic_ns() - told_ns >= TELL_MS * NS_PER_MS:
+                told_ns = time.monotonic_ns()
+                self._log.info("waiting for the executor", its_log=str(self._home.executor_log))
             try:
                 engine.get_status(Deadline.after_ms(ASK_MS))
             except EngineApiError as error:
