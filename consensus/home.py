@@ -18,6 +18,7 @@ follower's. Spec: spec/consensus.md#journal.
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,7 +227,7 @@ def _failed(arguments: Sequence[str], why: str) -> HomeError:
         "home.executor_command",
         what=f"the executor's command `{' '.join(arguments[:2])}` failed",
         where=f"python -m engine {' '.join(arguments)}",
-        why=why or "it said nothing",
+        why=textwrap.indent(f"\n{why}", "    ") if why else "it said nothing",
         what_to_do="put right what it says, then try again",
     )
 

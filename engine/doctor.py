@@ -248,7 +248,7 @@ def check_engine_api(address: str) -> Check:
     try:
         check_address(address)
     except SetupError as error:
-        return fail("engine_api", error.sentence, "choose another engine_api_address or home")
+        return fail("engine_api", f"{error.what} ({error.where}): {error.why}", error.what_to_do)
     if not address.startswith(UNIX):
         return _try_port("engine_api", address)
     path = Path(address.removeprefix(UNIX))

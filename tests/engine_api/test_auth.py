@@ -29,7 +29,8 @@ def setup_code(call: object, *arguments: object) -> str:
     assert callable(call)
     with pytest.raises(SetupError) as caught:
         call(*arguments)
-    assert caught.value.code in str(caught.value)
+    for word in ("\n  where: ", "\n  why: ", "\n  what to do: ", caught.value.code):
+        assert word in str(caught.value)
     return caught.value.code
 
 
