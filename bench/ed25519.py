@@ -38,7 +38,7 @@ from bench import machine
 from kernels import signatures
 from kernels.backend import DeviceUnavailable, open_backend
 from kernels.gpu.ed25519 import DeviceVerifier, chunk_rows
-from kernels.host import read_only
+from kernels.host_accounts import read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8
 from kernels.pool import THREADS_MAX, Pool

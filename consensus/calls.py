@@ -41,6 +41,8 @@ class Ended:
     outcome: str
     """`answered`, or the name of the error"""
     took_ms: int
+    why: str = ""
+    """the executor's own words, where it gave any"""
 
 
 class Calls:
@@ -146,7 +148,7 @@ class Calls:
                 ev.CallError.UNAVAILABLE,
                 ev.CallError.DEADLINE_EXCEEDED,
             )
-            self._fail(call, code)
+            self._fail(call, code, error.sentence)
             return
         self.is_connected, self.boot_id = True, boot_id
         if self._end(call, "answered"):
@@ -155,11 +157,11 @@ class Calls:
             event = ev.Answered(call_id=call.call_id, boot_id=BootId(boot_id), answer=answer)
             self._on_event(event)
 
-    def _fail(self, call: ev.Call, error: ev.CallError) -> None:
-        if self._end(call, error.name):
+    def _fail(self, call: ev.Call, error: ev.CallError, why: str = "") -> None:
+        if self._end(call, error.name, why):
             self._on_event(ev.CallFailed(call_id=call.call_id, error=error))
 
-    def _end(self, call: ev.Call, outcome: str) -> bool:
+    def _end(self, call: ev.Call, outcome: str, why: str = "") -> bool:
         """Close a call; False when it was closed before: then nothing is said of it."""
         with self._lock:
             entry = self._open.pop(call.call_id, None)
@@ -167,7 +169,7 @@ class Calls:
             return False
         took_ms = (time.monotonic_ns() - entry[1]) // NS_PER_MS
         kind = type(call.request).__name__
-        self._on_ended(Ended(kind=kind, outcome=outcome, took_ms=took_ms))
+        self._on_ended(Ended(kind=kind, outcome=outcome, took_ms=took_ms, why=why))
         return True
 
     # --- the five calls ---------------------------------------------------------------------------

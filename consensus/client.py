@@ -4,10 +4,10 @@ import http.client
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from consensus.home import Home
 from runtime.errors import ExplainedError
+from runtime.urls import NodeUrl
 
 TIMEOUT_S = 10
 ANSWER_BYTES_MAX = 2**26
@@ -43,12 +43,13 @@ def read_page(url: str, path: str) -> Any:
 
 def read_bytes(url: str, path: str) -> bytes:
     """Return what stands at a path of a node, at most ANSWER_BYTES_MAX; raises ClientError."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.netloc:
-        raise _failed(url, "only http:// and a host and a port can be asked")
-    connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", parts.path.rstrip("/") + path)
+        place = NodeUrl.of(url)
+    except ValueError as error:
+        raise _failed(url, str(error)) from error
+    connection = http.client.HTTPConnection(place.host, place.port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read(ANSWER_BYTES_MAX + 1)
     except (OSError, http.client.HTTPException) as error:

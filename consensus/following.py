@@ -10,7 +10,6 @@ import tempfile
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,6 +29,7 @@ from consensus.home import (
 from runtime.keypair import SEED_BYTES
 from runtime.pages import Page, text_page
 from runtime.settings import toml_table
+from runtime.urls import NodeUrl
 
 FREE_PORT = "tcp://127.0.0.1:0"
 FREE_HTTP = "127.0.0.1:0"
@@ -108,7 +108,7 @@ def _peers(url: str) -> list[Peer]:
         raise _bad_answer(url, str(error)) from error
     if not 1 <= len(peers) <= PEERS_MAX:
         raise _bad_answer(url, f"{len(peers)} peers are not 1 to {PEERS_MAX}")
-    host = urlsplit(url if "//" in url else f"http://{url}").hostname or ""
+    host = NodeUrl.of(url).host
     return [_reachable(peer, f"[{host}]" if ":" in host else host) for peer in peers]
 
 

@@ -18,13 +18,15 @@ follower's. Spec: spec/consensus.md#journal.
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from consensus.chain_file import CHAIN_NAME, ChainFile, parse_chain, read_chain
 from consensus.core.journal import empty_journal, observer_journal
-from consensus.journal import JournalDamaged, create_journal, read_journal, sync_folder
+from consensus.journal import JournalDamaged, create_journal, read_journal
+from runtime.durable import sync_folder
 from runtime.errors import ExplainedError
 from runtime.keystore import KeyEntry, Keystore
 from runtime.lock import FolderInUse, FolderLock
@@ -68,6 +70,11 @@ class Home:
     def run(self) -> Path:
         """What belongs to the processes that run."""
         return self.folder.joinpath("run")
+
+    @property
+    def executor_log(self) -> Path:
+        """What the own executor says."""
+        return self.run.joinpath("executor.log")
 
     @property
     def http_address(self) -> Path:
@@ -130,7 +137,10 @@ def create_home(home: Home, new: NewHome) -> KeyEntry:
     """
     folder = home.folder
     parse_chain(new.chain, str(new.genesis))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     with lock_home(home):
         if home.is_made():
             raise HomeError(
@@ -170,6 +180,18 @@ def lock_home(home: Home) -> FolderLock:
             why="two processes would sign with one key",
             what_to_do="stop that process, or name another home",
         ) from error
+    except OSError as error:
+        raise _unwritable(home.folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> HomeError:
+    return HomeError(
+        "home.unwritable",
+        what="the home cannot be opened for writing",
+        where=str(folder),
+        why=error.strerror or str(error),
+        what_to_do="give this user write access to the home, or choose another one",
+    )
 
 
 def describe_genesis(genesis: Path) -> bytes:
@@ -205,7 +227,7 @@ def _failed(arguments: Sequence[str], why: str) -> HomeError:
         "home.executor_command",
         what=f"the executor's command `{' '.join(arguments[:2])}` failed",
         where=f"python -m engine {' '.join(arguments)}",
-        why=why or "it said nothing",
+        why=textwrap.indent(f"\n{why}", "    ") if why else "it said nothing",
         what_to_do="put right what it says, then try again",
     )
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from runtime.durable import create_file, write_all, write_file
+
 MAGIC = b"TOSVOTES"
 VERSION = 1
 FRAME_MAGIC = b"TOSFRAME"
@@ -47,14 +49,7 @@ class JournalContent:
 def create_journal(path: Path, records: Sequence[bytes]) -> None:
     """Make a journal durable where none is. Raises FileExistsError and other OSErrors."""
     data = _file_bytes(records, secrets.token_bytes(ID_BYTES))
-    temporary = path.with_name(f"{path.name}.new")
-    _write_whole(temporary, data)
-    try:
-        # A link, unlike a rename, fails where there is a journal already.
-        os.link(temporary, path)
-    finally:
-        temporary.unlink()
-    sync_folder(path.parent)
+    create_file(path, data)
 
 
 def read_journal(path: Path) -> JournalContent:
@@ -109,7 +104,7 @@ class Journal:
     def append(self, records: Sequence[bytes]) -> None:
         """Add records at the end, as one frame, and sync. Raises OSError: then stop the node."""
         frame = _frame_bytes(records, self._end, self._file_id)
-        write_all(self._file, frame, self._end)
+        write_all(self._file, [frame], self._end)
         os.fdatasync(self._file)
         self._end += len(frame)
 
@@ -117,10 +112,7 @@ class Journal:
         """W4: let the journal be exactly these records: new file, sync, rename, folder's sync."""
         file_id = secrets.token_bytes(ID_BYTES)
         data = _file_bytes(records, file_id)
-        temporary = self.path.with_name(f"{self.path.name}.new")
-        _write_whole(temporary, data)
-        temporary.replace(self.path)
-        sync_folder(self.path.parent)
+        write_file(self.path, [data], suffix=".new")
         os.close(self._file)
         self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         self._file_id, self._end = file_id, len(data)
@@ -128,32 +120,6 @@ class Journal:
     def close(self) -> None:
         """Close the file; everything is durable already."""
         os.close(self._file)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def write_all(file: int, data: bytes, offset: int) -> None:
-    """Write all bytes from `offset` on, whatever a single call takes."""
-    left = memoryview(data)
-    while left:
-        done = os.pwrite(file, left, offset)
-        offset, left = offset + done, left[done:]
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(file, data, 0)
-        os.fdatasync(file)
-    finally:
-        os.close(file)
 
 
 def _file_bytes(records: Sequence[bytes], file_id: bytes) -> bytes:

@@ -46,6 +46,7 @@ class Meter:
         """(kind, epoch, view) of certificates that were counted"""
         self._fetching: dict[Hash32, int] = {}
         self._windows: dict[str, deque[int]] = {}
+        self._failures: dict[str, int] = {}
         self.view_changes = 0
         """views that ended by a nullification"""
         self.missed_votes = 0
@@ -64,6 +65,17 @@ class Meter:
         with self._lock:
             self._windows.setdefault(stage, deque(maxlen=WINDOW)).append(took_ms)
         self._metrics.add_time(stage, took_ms)
+
+    def add_failure(self, call: str) -> int:
+        """Count a call that failed; return how many of its kind have since one was answered."""
+        with self._lock:
+            self._failures[call] = self._failures.get(call, 0) + 1
+            return self._failures[call]
+
+    def take_failures(self, call: str) -> int:
+        """Return how many calls of a kind failed before the one that is answered now."""
+        with self._lock:
+            return self._failures.pop(call, 0)
 
     def look_at_event(self, event: ev.Event, now_ms: int) -> None:
         """See a proposal or a payload come."""

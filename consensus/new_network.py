@@ -161,7 +161,8 @@ def new_network(plan: NetworkPlan) -> dict[str, Any]:
 
 def read_schedule(path: Path) -> list[ScheduledSet]:
     """Return a schedule from JSON: [{epoch, validators: [names or keys]}]; raises HomeError."""
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(SCHEDULE_BYTES_MAX + 1)
     try:
         if len(data) > SCHEDULE_BYTES_MAX:
             raise msgspec.ValidationError(f"more than {SCHEDULE_BYTES_MAX} bytes")

@@ -365,8 +365,19 @@ class Node:
         self.metrics.add_call(ended.kind, ended.outcome)
         if ended.outcome == "answered":
             self.meter.add_time(ended.kind, ended.took_ms)
-        else:
-            self._log.warning("a call failed", call=ended.kind, error=ended.outcome)
+            count = self.meter.take_failures(ended.kind)
+            if count:
+                self._log.info("a call is answered again", call=ended.kind, failures=count)
+            return
+        count = self.meter.add_failure(ended.kind)
+        if count & (count - 1) == 0:  # 1, 2, 4, 8: the same call may fail for hours
+            self._log.warning(
+                "a call failed",
+                call=ended.kind,
+                error=ended.outcome,
+                why=ended.why,
+                failures=count,
+            )
 
     # --- what others ask ------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ nothing: whatever has left this process was durable before. Next: `node.py`.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -36,10 +37,12 @@ from engine_api.transport import UNIX
 from engine_api.types import EngineApiError, ErrorCode
 from kernels.signatures import PathUnavailable, VerdictDiffers
 from runtime.command_line import ExitCode
+from runtime.errors import signatures_unusable
 from runtime.keypair import KeyPair
 from runtime.lifetime import Lifetime
 from runtime.logs import Logger, LogStream
 from runtime.pages import PageServer
+from runtime.secrets import PASSWORD_VARIABLE
 
 HANDSHAKE_CONTEXT = "tos handshake v1"
 HELD_BYTES_MIN = 2**27
@@ -49,9 +52,12 @@ STOP_MAX_S = 20
 """from a signal to the end of the process; the executor has less"""
 ASK_MS = 1_000
 ASK_AGAIN_MS = 50
+TELL_MS = 5_000
+"""from one line of the log to the next while an executor starts; a first one compiles kernels"""
+NS_PER_MS = 1_000_000
 FIRST_STARTS_MAX = 3
 """lives of an executor that never answered, after which the node gives up"""
-SECRET_VARIABLES = ("TOS_PASSWORD",)
+SECRET_VARIABLES = (PASSWORD_VARIABLE,)
 """Not for the executor."""
 
 
@@ -83,17 +89,13 @@ class NodeProcess:
             if supervisor is not None and not self._wait_for(supervisor, engine):
                 if lifetime.failure:
                     return ExitCode.FAILED
+                if lifetime.signal:
+                    self._log.info("stopped while starting", reason=lifetime.signal)
                 return ExitCode.OK if lifetime.signal else ExitCode.NO_DEVICE
             try:
                 node = self._assemble(stack, engine, supervisor)
             except (PathUnavailable, VerdictDiffers) as error:
-                raise HomeError(
-                    "home.signatures",
-                    what="signatures cannot be verified on this machine",
-                    where=type(error).__name__,
-                    why=str(error),
-                    what_to_do="see `python -m engine doctor`",
-                ) from error
+                raise signatures_unusable(error) from error
             if not lifetime.is_ending:
                 is_well = node.run()
             reason = lifetime.failure or node.failure or lifetime.signal
@@ -114,7 +116,7 @@ class NodeProcess:
             environment={
                 name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES
             },
-            log_path=run.joinpath("executor.log"),
+            log_path=self._home.executor_log,
             log=self._log,
         )
         supervisor.start()
@@ -138,7 +140,11 @@ class NodeProcess:
 
         Raises HomeError with the executor's own words where it does not begin.
         """
+        told_ns = time.monotonic_ns()
         while not self._lifetime.is_ending:
+            if time.monotonic_ns() - told_ns >= TELL_MS * NS_PER_MS:
+                told_ns = time.monotonic_ns()
+                self._log.info("waiting for the executor", its_log=str(self._home.executor_log))
             try:
                 engine.get_status(Deadline.after_ms(ASK_MS))
             except EngineApiError as error:

@@ -12,8 +12,9 @@ from consensus.core.epochs import EPOCHS_HELD_MAX
 from consensus.core.events import Boot
 from consensus.core.journal import empty_journal, observer_journal
 from consensus.core.types import Hash32
-from consensus.journal import Journal, JournalDamaged, create_journal, sync_folder
+from consensus.journal import Journal, JournalDamaged, create_journal
 from consensus.store import Store
+from runtime.durable import sync_folder
 
 JOURNAL_NAME = "journal"
 STORE_NAME = "store"

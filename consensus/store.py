@@ -34,7 +34,7 @@ from consensus.core.types import (
     Validator,
     Want,
 )
-from consensus.journal import sync_folder
+from runtime.durable import sync_folder
 from runtime.errors import ExplainedError
 
 VERSION = 1

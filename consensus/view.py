@@ -76,7 +76,8 @@ class View:
             return "a quorum certified a block that is invalid here"
         if not node.calls.is_connected:
             return "the executor does not answer"
-        if node.is_member and not self._network.connected():
+        is_alone = len(standing.validators) == 1
+        if node.is_member and not is_alone and not self._network.connected():
             return "no other validator is connected"
         return ""
 

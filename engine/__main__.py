@@ -2,16 +2,12 @@
 
 import sys
 
-if not __debug__:
-    sys.stderr.write(
-        "python -m engine does not run under -O or PYTHONOPTIMIZE\n"
-        "  why: its assertions stop the process before a bug costs money\n"
-        "  what to do: start it without -O, and unset PYTHONOPTIMIZE\n"
-        "  code: process.optimized\n"
-    )
-    sys.exit(2)
+from runtime.starting import loading, require_assertions
 
-from engine.cli.main import main  # after the check: nothing is imported without assertions
+require_assertions("python -m engine", "its assertions stop the process before a bug costs money")
+
+with loading():  # after the check: nothing is imported without assertions
+    from engine.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,6 +3,8 @@
 from engine.config import Settings
 from engine.events import PathDisabled, Report
 from kernels.backend import Backend, DeviceSettings, DeviceUnavailable, open_backend
+from kernels.signatures import PathUnavailable, VerdictDiffers
+from runtime.errors import signatures_unusable
 
 
 def device_settings(settings: Settings) -> DeviceSettings:
@@ -20,16 +22,20 @@ def open_first(
 ) -> Backend:
     """Open "serial", "cpu", "gpu", or for "auto" a device if there is one, else the CPU.
 
-    That a device is given up later is reported as a disabled path. Raises DeviceUnavailable.
+    That a device is given up later is reported as a disabled path. Raises DeviceUnavailable, and
+    ExplainedError where no path verifies signatures as it has to.
     """
     assert name in ("auto", "serial", "cpu", "gpu"), name
 
     def tell(why: str) -> None:
         report(PathDisabled(why=why))
 
-    if name != "auto":
-        return open_backend(name, threads, device=device, tell=tell)  # type: ignore[arg-type]  # one
     try:
-        return open_backend("gpu", threads, device=device, tell=tell)
-    except DeviceUnavailable:
-        return open_backend("cpu", threads)
+        if name != "auto":
+            return open_backend(name, threads, device=device, tell=tell)  # type: ignore[arg-type]  # one
+        try:
+            return open_backend("gpu", threads, device=device, tell=tell)
+        except DeviceUnavailable:
+            return open_backend("cpu", threads)
+    except (PathUnavailable, VerdictDiffers) as error:
+        raise signatures_unusable(error) from error

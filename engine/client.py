@@ -9,7 +9,7 @@ import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -21,6 +21,7 @@ from engine.types import At
 from engine.writer import seconds
 from runtime.errors import ExplainedError
 from runtime.keypair import KeyPair
+from runtime.urls import NodeUrl
 
 T = TypeVar("T")
 URL_DEFAULT = "http://127.0.0.1:8553"
@@ -47,19 +48,18 @@ class Client:
         clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         """Prepare; the connection is made by the first question. Raises NodeError."""
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            place = NodeUrl.of(url)
+        except ValueError as error:
             raise NodeError(
                 "client.url",
                 what=f"{url!r} is no address of a node",
                 where="--url",
-                why="it does not begin with http:// and a host",
+                why=str(error),
                 what_to_do=f"write for example {URL_DEFAULT}",
-            )
+            ) from error
         self.url = url
-        self._connection = http.client.HTTPConnection(
-            parts.hostname, parts.port or 80, timeout=timeout_s
-        )
+        self._connection = http.client.HTTPConnection(place.host, place.port, timeout=timeout_s)
         self._clock_ms = clock_ms
         self._status: answers.Status | None = None
 

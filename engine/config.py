@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from engine.gossip.addresses import check_peers_are_used
 from kernels.backend import CHECK_BLOCKS, CROSSOVER_TRANSACTIONS
 from runtime import settings
 from runtime.logs import LogFormat, LogLevel
@@ -88,6 +89,9 @@ def load_config(
 ) -> Config:
     """Return the settings of a node. `file` None: node.toml in the home, if there is one.
 
-    `flags` holds None for what was not given. Raises ConfigError for the first thing that is wrong.
+    `flags` holds None for what was not given. Raises ConfigError for the first thing that is wrong,
+    GossipError for peers that nothing would be sent to.
     """
-    return LAYERS.load(home, file=file, environment=environment, flags=flags)
+    config = LAYERS.load(home, file=file, environment=environment, flags=flags)
+    check_peers_are_used(config.settings.gossip_listen, config.settings.gossip_peers)
+    return config

@@ -199,12 +199,19 @@ class Finalizer:
 
 
 def open_home(folder: Path, state: Path | None, accounts: int, timestamp_ms: int) -> None:
-    """Make the home of a development chain, from a state file where there is one."""
+    """Make the home of a development chain, from a state file where there is one.
+
+    Raises DevError for a state that cannot be read, or could not be written at the end.
+    """
+    if state is not None:
+        _check_writable(state)
     if state is None or not state.exists():
         Store.create(folder, dev_genesis(accounts, timestamp_ms))
         return
+    if not state.is_file():
+        raise _bad_state(state, "it is no file")
     try:
-        with tarfile.open(state) as archive:
+        with tarfile.open(state, "r:") as archive:
             members = []
             for member in archive:
                 members.append(member)
@@ -216,9 +223,29 @@ def open_home(folder: Path, state: Path | None, accounts: int, timestamp_ms: int
         raise _bad_state(state, str(error)) from error
 
 
+def _check_writable(state: Path) -> None:
+    """Raise DevError unless the state can be written: at the end it would be too late."""
+    part = _part(state)
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise DevError(
+            "dev.state_unwritable",
+            what="the chain could not be kept in this file",
+            where=str(part),
+            why=error.strerror or str(error),
+            what_to_do="name a file in a folder that exists and that this user may write to",
+        ) from error
+
+
+def _part(state: Path) -> Path:
+    return state.with_name(f"{state.name}.part")
+
+
 def save_home(folder: Path, state: Path) -> None:
     """Put a home that is closed into one file, whole or not at all."""
-    part = state.with_name(f"{state.name}.part")
+    part = _part(state)
     with tarfile.open(part, "w") as archive:
         for path in sorted(folder.iterdir()):
             if path.name != "run":

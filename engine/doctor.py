@@ -27,10 +27,11 @@ from engine.crossover import SIZES, crossover
 from engine.store.disk import free_bytes
 from engine.store.errors import StoreError
 from engine.store.home import read_format
-from engine_api.transport import UNIX, check_address
+from engine_api.transport import UNIX, check_address, split_host_port
 from engine_api.types import SetupError
 from kernels import jit, signatures
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
+from runtime.errors import advice_on_listening
 from runtime.lock import LOCK_NAME
 
 LIBRARIES = (
@@ -80,9 +81,10 @@ def examine(home: Path, settings: Settings) -> Iterator[Check]:
         lambda: check_device(settings),
         check_clock,
         lambda: check_home(home),
-        lambda: check_disk(home),
+        lambda: check_disk(home, settings.free_bytes_min),
         lambda: check_engine_api(engine_api_address(home, settings)),
-        lambda: check_http(settings.http_address),
+        lambda: check_http("http", settings.http_address),
+        lambda: check_http("query", settings.query_address),
     ):
         yield check()
 
@@ -211,11 +213,20 @@ def check_home(home: Path) -> Check:
     return ok("home", f"chain {chain.hex()}, {state}, {free_bytes(home)} bytes free")
 
 
-def check_disk(home: Path) -> Check:
-    """Measure the disk of the home: bytes per second, and how long a small write takes to last."""
+def check_disk(home: Path, free_bytes_min: int) -> Check:
+    """Measure the disk of the home: bytes per second, and how long a small write takes to last.
+
+    A disk with less room than a node leaves free is a failure: every block would be refused.
+    """
     folder = home
     while not folder.is_dir():
         folder = folder.parent
+    free = free_bytes(folder)
+    if free < free_bytes_min:
+        value = f"{free} bytes are free, less than free_bytes_min: no block would be stored"
+        return fail(
+            "disk", value, f"free disk space, or lower free_bytes_min, {free_bytes_min} now"
+        )
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             rate = _append_mb_per_s(file.fileno())
@@ -237,7 +248,7 @@ def check_engine_api(address: str) -> Check:
     try:
         check_address(address)
     except SetupError as error:
-        return fail("engine_api", error.sentence, "choose another engine_api_address or home")
+        return fail("engine_api", f"{error.what} ({error.where}): {error.why}", error.what_to_do)
     if not address.startswith(UNIX):
         return _try_port("engine_api", address)
     path = Path(address.removeprefix(UNIX))
@@ -247,25 +258,26 @@ def check_engine_api(address: str) -> Check:
     return ok("engine_api", f"{path} is free")
 
 
-def check_http(address: str) -> Check:
-    """Say whether the pages can be served where the settings want them."""
+def check_http(name: str, address: str) -> Check:
+    """Say whether what the setting NAME_address serves can be served there."""
     if not address:
-        return note("http", "no pages are served")
-    return _try_port("http", address)
+        return note(name, "nothing is served")
+    return _try_port(name, address)
 
 
 def _try_port(name: str, address: str) -> Check:
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    place = split_host_port(address)
+    if place is None:
+        return fail(name, f"{address} is not a host and a port", f"choose another {name}_address")
+    family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, int(port)))
-    except (OSError, ValueError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            probe.bind(place)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             return note(name, f"a process listens at {address}", "it may be this node")
-        return fail(name, f"{address}: {error}", f"choose another {name}_address")
+        return fail(name, f"{address}: {error}", advice_on_listening(error))
     return ok(name, f"{address} is free")
 
 

@@ -77,12 +77,17 @@ def load_genesis(path: Path) -> Genesis:
 
     Raises GenesisError for what it says, OSError if the file itself cannot be read.
     """
-    return parse_genesis(path.read_bytes(), path.parent)
+    with path.open("rb") as file:
+        data = file.read(JSON_BYTES_MAX + 1)
+    return parse_genesis(data, path.parent, str(path))
 
 
-def parse_genesis(data: bytes, folder: Path) -> Genesis:
-    """Return the genesis in JSON text; `accounts_file` is a path relative to `folder`."""
-    file = _parse(data)
+def parse_genesis(data: bytes, folder: Path, name: str = "the genesis file") -> Genesis:
+    """Return the genesis in JSON text; `accounts_file` is a path relative to `folder`.
+
+    name: of the text, for errors. Raises GenesisError.
+    """
+    file = _parse(data, name)
     if not is_prefix(file.address_prefix):
         keys, balances = np.empty((0, constants.KEY_BYTES), np.uint8), np.empty(0, np.uint64)
     else:
@@ -117,13 +122,13 @@ def parse_genesis(data: bytes, folder: Path) -> Genesis:
     return genesis
 
 
-def _parse(data: bytes) -> _File:
+def _parse(data: bytes, name: str) -> _File:
     """Return the JSON with its names and types checked."""
     if len(data) > JSON_BYTES_MAX:
         raise genesis_error(
             "size",
-            "the genesis file",
-            f"{len(data)} bytes are more than {JSON_BYTES_MAX}",
+            name,
+            f"the JSON has more than {JSON_BYTES_MAX} bytes",
             "a genesis lists few accounts itself",
             "put the accounts into an accounts_file",
         )
@@ -136,7 +141,7 @@ def _parse(data: bytes) -> _File:
         )
     except (ValueError, RecursionError) as error:
         raise genesis_error(
-            "json", "the genesis file", "this is not JSON", str(error), "correct the file there"
+            "json", name, "this is not JSON", str(error), "correct the file there"
         ) from error
     _check_names(raw, _File, "$")
     try:
@@ -145,7 +150,7 @@ def _parse(data: bytes) -> _File:
         message, _, place = str(error).partition(" - at ")
         raise genesis_error(
             "field",
-            place.strip("`") or "$",
+            place.strip("`") or name,
             "a field is missing or has another type",
             message,
             "compare the field with spec/genesis.md",

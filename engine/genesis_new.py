@@ -105,7 +105,8 @@ def write_new_genesis(
 
 def read_list(path: Path) -> Any:
     """Return the JSON list in a file; raises GenesisError. What it holds is checked later."""
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(JSON_BYTES_MAX + 1)
     try:
         found = json.loads(data) if len(data) <= JSON_BYTES_MAX else None
     except (ValueError, RecursionError) as error:

@@ -105,9 +105,11 @@ class Node:
             except StopRequested:
                 self._log.info("stopped while starting", reason=self._lifetime.signal)
                 return True
+            why = ""
             while not self._wake.wait(TICK_S):
                 if service.failed.is_set():
                     break
+                why = self._tell_serving(why, service.health().not_serving)
             self._is_stopping = True
             failure = self._lifetime.failure or service.failure
             if failure:
@@ -207,6 +209,14 @@ class Node:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         self._log.info("made a secret for callers of the Engine API", file=str(path))
         return create_secret(path)
+
+    def _tell_serving(self, before: str, now: str) -> str:
+        """Log that the service begins or ends to serve; returns why it does not now."""
+        if now and not before:
+            self._log.error("not serving", why=now)
+        elif before and not now:
+            self._log.info("serving again")
+        return now
 
     def _why_not(self, service: Service) -> str:
         """Return why the node does not serve, or nothing."""

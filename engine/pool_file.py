@@ -7,7 +7,6 @@ and BLAKE3 of everything before, keyed. It is replaced as a whole and removed on
 """
 
 import contextlib
-import os
 import struct
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from blake3 import blake3
 
 from engine.constants import HASH_BYTES, TRANSACTION_BYTES, context_key
 from kernels.layout import U8
+from runtime.durable import write_file
 
 POOL_FILE_NAME = "pool"
 POOL_FILE_VERSION = 1
@@ -34,19 +34,7 @@ def write_pool(path: Path, genesis_hash: bytes, records: U8) -> None:
     body = np.ascontiguousarray(records).data.cast("B") if len(records) else memoryview(b"")
     check = blake3(head, key=_KEY)
     check.update(body)
-    new = path.with_name(f"{path.name}.tmp")
-    new.touch(mode=0o600)
-    with new.open("wb") as file:
-        for part in (head, body, check.digest()):
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_file(path, [head, body, check.digest()])
 
 
 def read_pool(path: Path, genesis_hash: bytes, records_max: int) -> U8:

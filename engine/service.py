@@ -151,7 +151,7 @@ class Service:
         """Return whether the service serves; it never waits."""
         return HealthAnswer(
             boot_id=self.boot_id,
-            not_serving=self.failure,
+            not_serving=self.failure or self._store.no_room(),
             finalized_height=self._status.finalized.height,
             free_disk_bytes=self._store.disk_use().free,
         )

@@ -13,12 +13,12 @@ from typing import Any
 
 from engine.header import Header
 from engine.state import State
-from engine.store.disk import sync_folder
 from engine.store.errors import StoreDamaged, StoreError, damaged
 from engine.store.home import read_format
 from engine.store.snapshot import Snapshot, list_snapshots, read_head, read_snapshot, snapshot_path
 from engine.store.store import Store
 from kernels.backend import Backend
+from runtime.durable import sync_folder
 
 FOLDER = "snapshots"
 POLL_S = 1

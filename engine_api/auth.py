@@ -83,7 +83,10 @@ def create_secret(path: Path) -> bytes:
     except FileExistsError as error:
         raise SetupError(
             "engine_api.secret_exists",
-            f"{path} exists; a secret is never replaced. Delete the file to make a new one",
+            what="there is a secret already",
+            where=str(path),
+            why="a secret is never replaced: somebody may use it",
+            what_to_do="delete the file to make a new one",
         ) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(secret.hex() + "\n")
@@ -101,21 +104,39 @@ def read_secret(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
         raise SetupError(
-            "engine_api.secret_unreadable", f"the secret {path} cannot be read: {error.strerror}"
+            "engine_api.secret_unreadable",
+            what="the secret cannot be read",
+            where=str(path),
+            why=error.strerror or str(error),
+            what_to_do="name the file that the executor has, and let this user read it",
         ) from error
     try:
         mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
+        if not stat.S_ISREG(mode):
             raise SetupError(
                 "engine_api.secret_mode",
-                f"{path} has mode {stat.S_IMODE(mode):04o}; a secret is a file that only its owner "
-                f"can read: chmod 600 {path}",
+                what="this is no file",
+                where=str(path),
+                why="a secret stands in a file that only its owner can read",
+                what_to_do="name the file of a secret",
+            )
+        if mode & 0o077:
+            raise SetupError(
+                "engine_api.secret_mode",
+                what="others can read this secret",
+                where=str(path),
+                why=f"its mode is {stat.S_IMODE(mode):04o}, and that of a secret is 0600",
+                what_to_do=f"chmod 600 {path}, and make a new secret if somebody may have read it",
             )
         text = os.read(descriptor, SECRET_FILE_BYTES_MAX).decode("ascii", "replace").strip()
     finally:
         os.close(descriptor)
     if re.fullmatch(r"(?:0x)?[0-9a-fA-F]{64}", text) is None:
         raise SetupError(
-            "engine_api.secret_text", f"{path} does not hold 64 hex digits, which a secret is"
+            "engine_api.secret_text",
+            what="this file holds no secret",
+            where=str(path),
+            why="a secret is 64 hex digits and nothing else",
+            what_to_do="copy the file again from the executor",
         )
     return bytes.fromhex(text[-64:])

@@ -68,8 +68,10 @@ class EngineApiServer:
         if secret is None and not address.startswith(UNIX):
             raise SetupError(
                 "engine_api.secret_missing",
-                f"{address}: every process of this machine can reach a TCP port, so there the "
-                "Engine API needs a secret (JWT); name its file, or use a Unix socket",
+                what="the Engine API needs a secret here",
+                where=address,
+                why="every process of this machine can reach a TCP port",
+                what_to_do="name the file of a secret, or use a Unix socket",
             )
         self.address = address
         self._engine = engine
@@ -98,7 +100,10 @@ class EngineApiServer:
         except RuntimeError as error:
             raise SetupError(
                 "engine_api.address_in_use",
-                f"cannot listen at {self.address}: is another process there? ({error})",
+                what="the Engine API cannot listen",
+                where=self.address,
+                why=str(error).partition(";")[0],
+                what_to_do="stop the process that listens there, or choose another address",
             ) from error
         if not self.address.startswith(UNIX):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"

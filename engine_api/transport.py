@@ -24,6 +24,8 @@ ERROR_KEY = "tos-error-bin"
 UNIX = "unix:"
 UNIX_PATH_BYTES_MAX = 107
 """what a Unix address holds"""
+PORT_MAX = 65_535
+PORT_DIGITS_MAX = 5
 MS_PER_S = 1_000
 
 CHANNEL_OPTIONS = (
@@ -62,24 +64,38 @@ def check_address(address: str) -> None:
         if not path.startswith("/") or len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
             raise SetupError(
                 "engine_api.address_path",
-                f"{address}: after `{UNIX}` comes an absolute path of at most "
-                f"{UNIX_PATH_BYTES_MAX} bytes; choose a shorter folder",
+                what="this is no address of a Unix socket",
+                where=address,
+                why=f"after `{UNIX}` comes an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes",
+                what_to_do="choose a folder with a shorter path",
             )
         return
-    host, _, port = address.rpartition(":")
-    if not is_loopback(host) or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+    place = split_host_port(address)
+    if place is None or not is_loopback(place[0]):
         raise SetupError(
             "engine_api.address_host",
-            f"{address}: the Engine API listens on a Unix socket (`{UNIX}` and a path) or on a "
-            "loopback address with a port (127.0.0.1:8551, [::1]:8551); it never leaves this "
-            "machine",
+            what="the Engine API cannot be here",
+            where=address,
+            why=f"it is a Unix socket (`{UNIX}` and a path) or a loopback address and a port; it "
+            "never leaves this machine",
+            what_to_do="write for example 127.0.0.1:8551 or [::1]:8551, or a path",
         )
 
 
+def split_host_port(address: str) -> tuple[str, int] | None:
+    """Return host, an IPv6 one without its brackets, and port of HOST:PORT; None if it is none."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or len(port) > PORT_DIGITS_MAX:
+        return None
+    if int(port) > PORT_MAX:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def is_loopback(host: str) -> bool:
-    """Say whether a numeric host is this machine."""
+    """Say whether a numeric host, without brackets, is this machine."""
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -96,15 +112,26 @@ def prepare_folder(path: Path) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o077 or status.st_uid != os.geteuid():
         raise SetupError(
             "engine_api.socket_folder",
-            f"{folder} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}; the "
-            "folder of the socket belongs to the user of the process and has mode 0700: "
-            f"chmod 700 {folder}, or choose another one",
+            what="others may enter the folder of this socket",
+            where=str(folder),
+            why=f"it has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}; it has "
+            f"to be a folder of the user {os.geteuid()} with mode 0700",
+            what_to_do="choose one for sockets alone; one that does not exist yet is made so",
         )
     if path.exists() and not path.is_socket():
-        raise SetupError("engine_api.socket_file", f"{path} is no socket; move it away")
+        raise SetupError(
+            "engine_api.socket_file",
+            what="there is a file in the place of the socket",
+            where=str(path),
+            why="it is no socket, so nobody knows what is lost with it",
+            what_to_do="move it away, or choose another path",
+        )
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(str(path)) == 0:
             raise SetupError(
                 "engine_api.socket_in_use",
-                f"another process answers at {path}; stop it or choose another socket",
+                what="another process answers at this socket",
+                where=str(path),
+                why="two executors never share one",
+                what_to_do="stop it, or choose another socket",
             )

@@ -142,11 +142,16 @@ class SetupError(Exception):
     `code` is stable and begins with `engine_api.`.
     """
 
-    def __init__(self, code: str, sentence: str) -> None:
-        """Keep the code and the text for the person who starts the process."""
-        super().__init__(f"{sentence}\n  code: {code}")
+    def __init__(self, code: str, *, what: str, where: str, why: str, what_to_do: str) -> None:
+        """Keep the code and the sentences for the person who starts the process."""
+        super().__init__(
+            f"{what}\n  where: {where}\n  why: {why}\n  what to do: {what_to_do}\n  code: {code}"
+        )
         self.code = code
-        self.sentence = sentence
+        self.what = what
+        self.where = where
+        self.why = why
+        self.what_to_do = what_to_do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,14 @@
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels import blake3, blake3_wide, receipt_hash, signatures, transaction_hash
 from kernels.blake3_vectors import WIDTH
 from kernels.host_accounts import HostAccounts, StateTree
+from kernels.host_accounts import read_only as read_only  # for those who sign and measure, too
 from kernels.layout import I32, U8, U64, Columns
 from kernels.merkle import MerkleTree, list_root
 from kernels.pool import Pool
@@ -26,13 +26,6 @@ SECRET_BYTES = 64
 def new_secret() -> bytes:
     """Return a new secret for a table of accounts."""
     return secrets.token_bytes(SECRET_BYTES)
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a C-contiguous read-only view: kernels are compiled for one mutability."""
-    view = np.ascontiguousarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 def read_only_columns(columns: Columns) -> Columns:

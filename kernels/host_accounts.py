@@ -67,7 +67,10 @@ class StateTree(Protocol):
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a C-contiguous, aligned read-only view: kernels are compiled for that alone."""
+    """Return a C-contiguous, aligned read-only view: kernels are compiled for that alone.
+
+    Without a copy where the array is so already.
+    """
     view = np.require(array, requirements=["C", "A"]).view()
     view.flags.writeable = False
     return view

@@ -17,7 +17,7 @@ from kernels import insecure_lanes as lanes
 from kernels import sha512
 from kernels.ed25519 import add_points, affine_row, base_point, padded_rows
 from kernels.ed25519_lanes import BASE_ENTRIES, CONSTANTS_BYTES
-from kernels.host import read_only
+from kernels.host_accounts import read_only
 from kernels.jit import has_ifma
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8, U64

@@ -18,6 +18,7 @@ from runtime.errors import ExplainedError
 from runtime.settings import Config, Layers, flag
 
 F = TypeVar("F", bound=Callable[..., Any])
+Command = Callable[..., Any]
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, exists=True, path_type=Path)
 
@@ -60,7 +61,32 @@ def settings_options(layers: Layers[Any]) -> Callable[[F], F]:
     return add
 
 
-def print_settings(layers: Layers[Any], found: Config[Any], *, is_json: bool) -> None:
+def config_group(
+    layers: Layers[Any],
+    home_option: Callable[[Command], Command],
+    read: Callable[[Path, Path | None, dict[str, str | int | None]], Config[Any]],
+) -> click.Group:
+    """Return the group `config` of a program; `read`: from home, file and flags."""
+
+    @click.group()
+    def config() -> None:
+        """Look at the settings of a node."""
+
+    @config.command("show")
+    @home_option
+    @settings_options(layers)
+    @json_option
+    def show(home: Path, file: Path | None, is_json: bool, **flags: str | int | None) -> None:
+        """Print every setting, its value, and where it came from.
+
+        A flag goes before the environment, that before node.toml, that before the default.
+        """
+        _print_settings(layers, read(home, file, flags), is_json=is_json)
+
+    return config
+
+
+def _print_settings(layers: Layers[Any], found: Config[Any], *, is_json: bool) -> None:
     """Write every setting, its value, and where it came from."""
     values = msgspec.to_builtins(found.settings)
     if is_json:

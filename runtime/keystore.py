@@ -5,7 +5,6 @@ with the limits that stand in the file. A key without a password is sealed under
 its file says so: for chains that are worth nothing. Names are file names; nothing else is read.
 """
 
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import nacl.pwhash.argon2id as argon2id
 from msgspec import Meta
 from nacl.secret import SecretBox
 
+from runtime.durable import create_file
 from runtime.errors import ExplainedError
 from runtime.keypair import SEED_BYTES, KeyPair
 
@@ -180,15 +180,8 @@ class Keystore:
     def _write(self, path: Path, data: bytes) -> None:
         """Write a file that others cannot read, and that a crash leaves whole or not at all."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = path.with_suffix(f".{secrets.token_hex(4)}.part")
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            # A link, unlike a rename, fails where the name is taken meanwhile.
-            os.link(part, path)
+            create_file(path, data)
         except FileExistsError as error:
             raise KeystoreError(
                 "key.name_taken",
@@ -197,8 +190,6 @@ class Keystore:
                 why="it was stored at the same moment",
                 what_to_do="choose another --name",
             ) from error
-        finally:
-            part.unlink()
 
 
 def _stretch(password: str, salt: bytes, operations: int, memory_bytes: int) -> bytes:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
-from engine_api.transport import is_loopback
-from runtime.errors import ExplainedError
+from engine_api.transport import is_loopback, split_host_port
+from runtime.errors import ExplainedError, advice_on_listening
 
 THREADS = 4
 """requests that are answered at once"""
@@ -75,7 +75,7 @@ class PageServer(HTTPServer):
                 what=f"the pages cannot be served at {address}",
                 where="http_address",
                 why=error.strerror or str(error),
-                what_to_do="stop the process that listens there, choose another port, or port 0",
+                what_to_do=advice_on_listening(error),
             ) from error
         self.address = f"{host}:{self.server_port}" if ":" not in host else address
 
@@ -162,8 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _split(address: str) -> tuple[str, int]:
     """Return host and port of a loopback address; raises HttpError."""
-    host, _, port = address.rpartition(":")
-    if not is_loopback(host) or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+    place = split_host_port(address)
+    if place is None or not is_loopback(place[0]):
         raise HttpError(
             "http.address",
             what=f"the pages cannot be served at {address!r}",
@@ -171,4 +171,4 @@ def _split(address: str) -> tuple[str, int]:
             why="it is not a loopback host and a port; the pages have no password",
             what_to_do="write for example 127.0.0.1:8552, and put a proxy before it for others",
         )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return place

@@ -8,6 +8,7 @@ tables stand in the file alone. Each program declares its own keys: `engine/conf
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ Count = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 Positive = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Text = Annotated[str, Meta(max_length=4_096)]
 S = TypeVar("S", bound=msgspec.Struct)
+_INTEGER = re.compile("-?[0-9]{1,100}")
 
 
 class ConfigError(ExplainedError):
@@ -176,8 +178,7 @@ class Layers(Generic[S]):
 
     def _parse(self, key: str, text: str) -> str | int:
         """Return the value in a variable's text; what is no number is refused by its type later."""
-        is_short = len(text) <= len(str(2**63))
-        if self.is_number(key) and text.isascii() and text.isdecimal() and is_short:
+        if self.is_number(key) and _INTEGER.fullmatch(text):
             return int(text)
         return text
 

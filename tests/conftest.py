@@ -9,9 +9,6 @@ import hypothesis
 import numpy as np
 import pytest
 
-if not __debug__:
-    raise pytest.UsageError("tests are assertions: run them without -O and without PYTHONOPTIMIZE")
-
 SEED = int(os.environ.get("TOS_TEST_SEED") or random.SystemRandom().getrandbits(32))
 """Of every random test in this run; set `TOS_TEST_SEED` to repeat a run."""
 

@@ -41,7 +41,7 @@ def files(*suffixes: str) -> list[Path]:
                 hidden = path.name.startswith(".") and path.name != ".ci"
                 if not hidden and path.name not in SKIPPED_FOLDERS:
                     folders.append(path)
-            elif path.suffix in suffixes:
+            elif path.suffix in suffixes and path.name != ".git":  # a file in a linked worktree
                 found.append(path)
     return found
 

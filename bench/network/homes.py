@@ -97,7 +97,16 @@ def clear(folder: Path) -> None:
                 what_to_do="name another folder with --home, or empty this one",
             )
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NetworkError(
+            "network.unwritable",
+            what="no network can be made in this folder",
+            where=str(folder),
+            why=error.strerror or str(error),
+            what_to_do="name another folder with --home",
+        ) from error
     folder.joinpath(MARK).write_text("{}\n")
 
 

@@ -7,7 +7,6 @@ import click
 
 from consensus.cli.options import (
     home_option,
-    new_password,
     parameter_arguments,
     parameter_options,
 )
@@ -24,6 +23,7 @@ from consensus.new_network import NetworkPlan, new_network, read_schedule
 from consensus.waiting import SystemClock
 from runtime.command_line import FILE, FOLDER, json_option, print_json
 from runtime.keypair import SEED_BYTES
+from runtime.secrets import new_password, read_seed
 
 BASE_PORT = 9_000
 
@@ -120,7 +120,10 @@ def init(file: Path, home: Path, seed_file: Path | None, no_password: bool, is_j
             why="a home is made once, with its key and its journal",
             what_to_do="start it with `python -m consensus run`, or choose another --home",
         )
-    seed = secrets.token_bytes(SEED_BYTES) if seed_file is None else read_seed(seed_file)
+    if seed_file is None:
+        seed = secrets.token_bytes(SEED_BYTES)
+    else:
+        seed = read_seed(seed_file, "--import-key")
     chain = describe_genesis(file)
     entry = create_home(
         place,
@@ -146,18 +149,3 @@ def init(file: Path, home: Path, seed_file: Path | None, no_password: bool, is_j
     if seed_file is not None:
         click.echo("it observes until two epochs have ended from now on, then it votes")
     click.echo(f"name peers in {home}/node.toml, then: python -m consensus run --home {home}")
-
-
-def read_seed(path: Path) -> bytes:
-    """Return the seed in a file of 64 hex digits; raises HomeError."""
-    with path.open("rb") as file:
-        text = file.read(256).decode("ascii", "replace").strip().removeprefix("0x")
-    if len(text) != 2 * SEED_BYTES or not set(text.lower()) <= set("0123456789abcdef"):
-        raise HomeError(
-            "home.seed",
-            what="this file holds no seed",
-            where=str(path),
-            why="a seed is 64 hex digits and nothing else",
-            what_to_do="name another file with --import-key",
-        )
-    return bytes.fromhex(text)

@@ -14,15 +14,16 @@ from consensus.cli.options import (
     home_option,
     no_home,
     node_options,
-    password_of,
     read_config,
     settings_options,
 )
 from consensus.config import LAYERS, Config
 from consensus.home import Home, lock_home
-from runtime.command_line import FILE, json_option, print_json, print_settings
+from runtime.command_line import FILE, config_group, json_option, print_json
 from runtime.logs import LogStream, open_log
+from runtime.secrets import password_of
 
+config = config_group(LAYERS, home_option, read_config)
 _COLOURS = {True: "green", False: "red"}
 
 
@@ -35,7 +36,10 @@ def run(home: Path, file: Path | None, **flags: str | int | None) -> int:
     One line per final block is written to stderr; the executor's go to run/executor.log in DIR.
     Exit codes: 0 stopped by a signal, 1 something broke, 2 it cannot start, 3 no such device.
     """
-    return run_home(Home(folder=home), read_config(home, file, flags))
+    place = Home(folder=home)
+    if not place.is_made():
+        raise no_home(home)  # before its settings: a folder of another program has others
+    return run_home(place, read_config(home, file, flags))
 
 
 @click.command()
@@ -64,8 +68,7 @@ def follow(url: str | None, genesis: Path | None, home: Path) -> int:
 def run_home(home: Home, config: Config) -> int:
     """Run the node of a home until a signal; raises ExplainedError where it cannot start."""
     entry = home.entry()
-    if entry is None:
-        raise no_home(home.folder)
+    assert entry is not None, "a home has a key"
     # Imported here: the other commands wait neither for sockets nor for gRPC.
     from consensus.process import NodeProcess
 
@@ -74,23 +77,6 @@ def run_home(home: Home, config: Config) -> int:
     with lock_home(home):
         pair = home.keys.open(entry.name, password_of(entry))
         return NodeProcess(home, config, pair, log, stream).run()
-
-
-@click.group()
-def config() -> None:
-    """Look at the settings of a node."""
-
-
-@config.command("show")
-@home_option
-@settings_options
-@json_option
-def show(home: Path, file: Path | None, is_json: bool, **flags: str | int | None) -> None:
-    """Print every setting, its value, and where it came from.
-
-    A flag goes before the environment, that before node.toml, that before the default.
-    """
-    print_settings(LAYERS, read_config(home, file, flags), is_json=is_json)
 
 
 @click.command()

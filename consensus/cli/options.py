@@ -1,8 +1,6 @@
-"""Options that several commands share: the home, the settings, parameters of a chain, passwords."""
+"""Options that several commands share: the home, the settings, parameters of a chain."""
 
-import getpass
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -16,10 +14,8 @@ from consensus.core.types import Parameters
 from consensus.home import HomeError
 from runtime import command_line as shared
 from runtime.command_line import FOLDER
-from runtime.keystore import KeyEntry, KeystoreError
 
 F = TypeVar("F", bound=Callable[..., Any])
-PASSWORD_VARIABLE = "TOS_PASSWORD"  # the name, not a password
 PARAMETER_MAX = 2**32 - 1
 settings_options = shared.settings_options(LAYERS)
 
@@ -80,42 +76,6 @@ def parameter_arguments(parameters: dict[str, int | None]) -> list[str]:
 def read_config(home: Path, file: Path | None, flags: dict[str, str | int | None]) -> Config:
     """Return the settings from flags, environment and file; raises ConfigError."""
     return load_config(home, file=file, environment=os.environ, flags=flags)
-
-
-def new_password() -> str:
-    """Ask for a new password twice, or take that of the environment."""
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given is not None:
-        return given
-    first = _typed("password for the validator's key: ")
-    if not first or _typed("once more: ") != first:
-        raise _no_password("both times the same one has to be typed, and not none")
-    return first
-
-
-def password_of(entry: KeyEntry) -> str:
-    """Ask for the password of a key that has one."""
-    if not entry.has_password:
-        return ""
-    given = os.environ.get(PASSWORD_VARIABLE)
-    return given if given is not None else _typed(f"password of {entry.path}: ")
-
-
-def _typed(prompt: str) -> str:
-    if not sys.stdin.isatty():
-        raise _no_password(f"nobody can type it here, and {PASSWORD_VARIABLE} is not set")
-    return getpass.getpass(prompt)
-
-
-def _no_password(why: str) -> KeystoreError:
-    return KeystoreError(
-        "key.password",
-        what="there is no password",
-        where="the terminal",
-        why=why,
-        what_to_do=f"type it at a terminal, or set {PASSWORD_VARIABLE}; `init --no-password` makes "
-        "a key that whoever reads it can use",
-    )
 
 
 def no_home(folder: Path) -> HomeError:

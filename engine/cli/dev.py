@@ -65,12 +65,12 @@ def dev(
     def begin(ready: Ready) -> Callable[[], None]:
         """Make blocks, and print the first screen."""
         finalizer = Finalizer(ready, pace)
-        finalizer.start()
         screen = first_screen(ready, Keystore(keys), pace)
         if is_json:
             print_json(screen)
         else:
             show(screen)
+        finalizer.start()  # the last: what fails before it leaves nothing that runs
         return finalizer.stop
 
     with tempfile.TemporaryDirectory(prefix="tos-dev-") as folder:

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from engine.cli.options import home_option, read_config, settings_options
 from engine.config import LAYERS
-from runtime.command_line import ExitCode, json_option, print_json, print_settings
+from runtime.command_line import ExitCode, config_group, json_option, print_json
 from runtime.logs import LogStream, open_log
 
+config = config_group(LAYERS, home_option, read_config)
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "bold red"}
 
 
@@ -32,23 +33,6 @@ def run(home: Path, file: Path | None, **flags: str | int | None) -> int:
     stream = LogStream(sys.stderr)
     log = open_log(config.settings.log_level, config.settings.log_format, stream)
     return ExitCode.OK if Node(home, config, log, stream).run() else ExitCode.FAILED
-
-
-@click.group()
-def config() -> None:
-    """Look at the settings of a node."""
-
-
-@config.command("show")
-@home_option
-@settings_options
-@json_option
-def show(home: Path, file: Path | None, is_json: bool, **flags: str | int | None) -> None:
-    """Print every setting, its value, and where it came from.
-
-    A flag goes before the environment, that before node.toml, that before the default.
-    """
-    print_settings(LAYERS, read_config(home, file, flags), is_json=is_json)
 
 
 @click.command()

@@ -9,6 +9,7 @@ import click
 
 from engine.client import URL_DEFAULT
 from engine.config import LAYERS, Config, load_config
+from engine.store.home import check_not_around
 from runtime import command_line as shared
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,5 +51,9 @@ def url_option(command: F) -> F:
 
 
 def read_config(home: Path, file: Path | None, flags: dict[str, str | int | None]) -> Config:
-    """Return the settings from flags, environment and file; raises ConfigError."""
+    """Return the settings from flags, environment and file; raises ConfigError.
+
+    The folder around a home has a node.toml of another program: it raises StoreError.
+    """
+    check_not_around(home)
     return load_config(home, file=file, environment=os.environ, flags=flags)

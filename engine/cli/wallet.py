@@ -1,8 +1,6 @@
 """Commands of a wallet: keys on this machine, and questions to a node at `--url`."""
 
-import getpass
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from engine.address import decode_address, encode_address
+from engine.address import decode_address, encode_address, is_prefix
 from engine.amounts import format_amount, parse_amount
 from engine.cli.options import keys_option, url_option
 from engine.client import Client, NodeError
@@ -20,9 +18,9 @@ from engine.queries import answers
 from engine.signing import transaction_hash
 from runtime.command_line import FILE, ExitCode, json_option, print_json
 from runtime.keypair import SEED_BYTES
-from runtime.keystore import KeyEntry, Keystore, KeystoreError
+from runtime.keystore import KeyEntry, Keystore
+from runtime.secrets import new_password, password_of, read_seed
 
-PASSWORD_VARIABLE = "TOS_PASSWORD"  # the name, not a password
 at_option = click.option(
     "--at",
     type=click.Choice(["finalized", "safe", "head"]),
@@ -30,8 +28,21 @@ at_option = click.option(
     show_default=True,
     help="the block to look at",
 )
+
+
+def _check_prefix(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Return a prefix that addresses can have."""
+    if not is_prefix(value):
+        raise click.BadParameter(f"{value!r} is not a letter and then small letters and digits")
+    return value
+
+
 prefix_option = click.option(
-    "--prefix", default=ADDRESS_PREFIX_DEFAULT, show_default=True, help="of the chain's addresses"
+    "--prefix",
+    default=ADDRESS_PREFIX_DEFAULT,
+    show_default=True,
+    callback=_check_prefix,
+    help="of the chain's addresses",
 )
 proof_option = click.option(
     "--proof",
@@ -70,17 +81,9 @@ def import_key(
     name: str, seed_file: Path, no_password: bool, prefix: str, keys: Path, is_json: bool
 ) -> None:
     """Store a key whose seed stands in a file."""
-    text = seed_file.read_text().strip().removeprefix("0x")
-    if len(text) != 2 * SEED_BYTES or not set(text.lower()) <= set("0123456789abcdef"):
-        raise KeystoreError(
-            "key.seed",
-            what="this file holds no seed",
-            where=str(seed_file),
-            why="a seed is 64 hex digits and nothing else",
-            what_to_do="name another file with --seed-file",
-        )
+    seed = read_seed(seed_file, "--seed-file")
     password = None if no_password else new_password()
-    entry = Keystore(keys).add(name, bytes.fromhex(text), password)
+    entry = Keystore(keys).add(name, seed, password)
     show_key(entry, prefix, is_json)
 
 
@@ -134,7 +137,10 @@ def send(
     keys: Path,
     is_json: bool,
 ) -> int:
-    """Pay from a key of yours. Exit code 1 if it was waited for and came to nothing."""
+    """Pay from a key of yours.
+
+    Exit code 1 if it was sent and did not come to what was waited for, 2 if it was not sent.
+    """
     store = Keystore(keys)
     with Client(url) as client:
         status = client.status()
@@ -152,7 +158,12 @@ def send(
             else:
                 click.echo(f"sent {name}\nwatch it: python -m engine transaction {name}")
             return ExitCode.OK
-        found = client.wait(name, wait, timeout_ms)
+        try:
+            found = client.wait(name, wait, timeout_ms)
+        except NodeError as error:
+            # It is sent: whoever reads exit code 2 as "nothing was done" would pay twice.
+            click.echo(f"sent {name}, and then:\n{error}", err=True)
+            return ExitCode.FAILED
     show_transaction(found, status, is_json)
     is_paid = found.receipt is not None and found.receipt.status == "SUCCESS"
     return ExitCode.OK if is_paid else ExitCode.FAILED
@@ -243,31 +254,6 @@ def block(name: str, url: str, is_json: bool) -> None:
 
 
 # What several commands share
-
-
-def new_password() -> str:
-    """Ask for a new password twice, or take that of the environment."""
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given is not None:
-        return given
-    first = getpass.getpass("password for the new key: ")
-    if not first or getpass.getpass("once more: ") != first:
-        raise KeystoreError(
-            "key.password",
-            what="there is no password",
-            where="the terminal",
-            why="both times the same one has to be typed, and not none",
-            what_to_do="try again; --no-password makes a key for development",
-        )
-    return first
-
-
-def password_of(entry: KeyEntry) -> str:
-    """Ask for the password of a key that has one."""
-    if not entry.has_password:
-        return ""
-    given = os.environ.get(PASSWORD_VARIABLE)
-    return given if given is not None else getpass.getpass(f"password of {entry.name}: ")
 
 
 def key_values(entry: KeyEntry, prefix: str) -> dict[str, Any]:

@@ -4,19 +4,20 @@ The key is no account and no validator: it proves a connection and signs nothing
 made when it is first asked for and stays in the home. Peers list each other on both sides.
 """
 
-import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from engine.constants import KEY_BYTES
 from engine.gossip.known import PEERS_MAX
+from engine_api.transport import split_host_port
+from runtime.durable import create_file
 from runtime.errors import ExplainedError
 from runtime.keypair import SEED_BYTES, KeyPair
 
 KEY_PATH = Path("keys", "gossip.key")
 """in the home: 64 hex digits of the seed and a line feed"""
 TCP = "tcp://"
-PORT_MAX = 65_535
 
 
 class GossipError(ExplainedError):
@@ -51,20 +52,10 @@ def open_key(home: Path) -> KeyPair:
 
 
 def _make(path: Path) -> None:
-    """Write a fresh seed that others cannot read, whole or not at all."""
+    """Write a fresh seed that others cannot read, unless somebody did at the same moment."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    part = path.with_suffix(f".{secrets.token_hex(4)}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(SEED_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with suppress(FileExistsError):
+        create_file(path, f"{secrets.token_hex(SEED_BYTES)}\n".encode())
 
 
 def parse_peers(text: str) -> dict[bytes, str]:
@@ -84,11 +75,15 @@ def parse_peers(text: str) -> dict[bytes, str]:
     return peers
 
 
+def check_peers_are_used(listen: str, peers: str) -> None:
+    """Raise GossipError where peers are named and nothing would be sent to them."""
+    if peers.strip() and not listen:
+        raise _bad_peer(peers, "gossip_listen is empty, so this node takes no part in gossip")
+
+
 def check_address(address: str, entry: str) -> None:
     """Raise GossipError for anything but `tcp://HOST:PORT`."""
-    host, _, port = address.removeprefix(TCP).rpartition(":")
-    is_port = port.isascii() and port.isdecimal() and int(port) <= PORT_MAX
-    if not address.startswith(TCP) or not host or not is_port:
+    if not address.startswith(TCP) or split_host_port(address.removeprefix(TCP)) is None:
         raise _bad_peer(entry, "the address is not tcp://HOST:PORT")
 
 

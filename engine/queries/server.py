@@ -12,7 +12,8 @@ from engine.queries.reader import Queries
 from engine.service import Service
 from engine.store.store import Store
 from engine.writer import seconds
-from runtime.errors import ExplainedError
+from engine_api.transport import split_host_port
+from runtime.errors import ExplainedError, advice_on_listening
 
 CONNECTIONS_MAX = 4_096
 """Connections and running requests; more are answered with 503."""
@@ -100,9 +101,8 @@ class QueryServer:
 
 def _listen(address: str) -> socket.socket:
     """Return a bound socket; raises QueryServerError."""
-    host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+    place = split_host_port(address)
+    if place is None:
         raise QueryServerError(
             "query.address",
             what=f"queries cannot be served at {address!r}",
@@ -110,11 +110,11 @@ def _listen(address: str) -> socket.socket:
             why="it is not a host and a port",
             what_to_do="write for example 127.0.0.1:8553",
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, int(port)))
+        listener.bind(place)
         listener.listen(BACKLOG_MAX)
     except OSError as error:
         listener.close()
@@ -123,6 +123,6 @@ def _listen(address: str) -> socket.socket:
             what=f"queries cannot be served at {address}",
             where="query_address",
             why=error.strerror or str(error),
-            what_to_do="stop the process that listens there, choose another port, or port 0",
+            what_to_do=advice_on_listening(error),
         ) from error
     return listener

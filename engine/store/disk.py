@@ -1,4 +1,4 @@
-"""Room on disk: what a home uses, what it may use, and the few calls that write files whole.
+"""Room on disk: what a home uses, what it may use, and how it is given back.
 
 Spec: spec/storage.md#disk-use.
 """
@@ -7,14 +7,11 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.store.errors import full
 
-WRITE_PARTS_MAX = 512
-"""Buffers of one write; the kernel takes 1,024."""
 _KEEP_SIZE = 1
 _PUNCH_HOLE = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -71,46 +68,6 @@ def folder_bytes(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             total += path.stat().st_size
     return total
-
-
-def write_all(file: int, parts: Sequence[bytes | memoryview], offset: int) -> None:
-    """Write all parts one after the other from `offset` on, whatever a single call takes."""
-    views = [memoryview(part).cast("B") for part in parts if len(part)]
-    while views:
-        done = os.pwritev(file, views[:WRITE_PARTS_MAX], offset)
-        offset += done
-        while views and done >= len(views[0]):
-            done -= len(views.pop(0))
-        if done:
-            views[0] = views[0][done:]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def write_file(path: Path, parts: Sequence[bytes | memoryview], *, is_durable: bool = True) -> None:
-    """Write a file under a temporary name, sync it, and give it its name: whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            write_all(file, parts, 0)
-            if is_durable:
-                os.fsync(file)
-        finally:
-            os.close(file)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    if is_durable:
-        sync_folder(path.parent)
 
 
 def drop_bytes(path: Path, offset: int, length: int) -> bool:

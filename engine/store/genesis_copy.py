@@ -13,10 +13,10 @@ import numpy as np
 from engine import constants
 from engine.constants import derive_key
 from engine.genesis import Genesis, Parameters, ScheduledSet, Validator, genesis_bytes
-from engine.store.disk import write_file
 from engine.store.errors import StoreError, damaged
 from engine.types import Amount, Epoch, Hash32, PublicKey, TimestampMs
 from kernels.layout import U8
+from runtime.durable import write_file
 
 CANONICAL_NAME = "genesis.bin"
 ACCOUNTS_NAME = "accounts.bin"

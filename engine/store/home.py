@@ -11,10 +11,10 @@ from blake3 import blake3
 
 from engine.constants import context_key
 from engine.genesis import Genesis, genesis_hash
-from engine.store.disk import write_file
 from engine.store.errors import FULL_ERRNOS, StoreError, damaged, full, unwritable
 from engine.store.genesis_copy import write_genesis
 from engine.store.segment import CHECK_BYTES
+from runtime.durable import write_file
 from runtime.lock import LOCK_NAME, FolderInUse, FolderLock
 
 STORE_VERSION = 1
@@ -67,10 +67,7 @@ def read_format(folder: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise _refused(
-            "no_home", folder, "there is no home here", "the file FORMAT is missing",
-            "make one with `init`, or name the right folder",
-        ) from error  # fmt: skip
+        raise _no_home(folder) from error
     except OSError as error:
         raise unwritable(folder, error) from error
     to_do = "restore this file from a copy; it has 64 bytes and never changes"
@@ -89,6 +86,12 @@ def read_format(folder: Path) -> bytes:
     if not is_whole or version < 1 or zero:
         raise damaged(path, 0, "its checksum differs", to_do)
     return bytes(chain)
+
+
+def check_not_around(folder: Path) -> None:
+    """Raise StoreError for the folder around a home: a node of consensus, which has its own."""
+    if not folder.joinpath(FORMAT_NAME).exists() and _inner(folder):
+        raise _no_home(folder)
 
 
 def check_chain(folder: Path, found: bytes, wanted: bytes) -> None:
@@ -115,6 +118,19 @@ def lock_home(folder: Path) -> FolderLock:
         if error.errno in FULL_ERRNOS:
             raise full(folder, error.strerror or str(error)) from error
         raise unwritable(folder, error) from error
+
+
+def _inner(folder: Path) -> Path | None:
+    """Return the home one folder below, if there is one."""
+    return next((path.parent for path in folder.glob(f"*/{FORMAT_NAME}")), None)
+
+
+def _no_home(folder: Path) -> StoreError:
+    inner = _inner(folder)
+    to_do = "make one with `init`, or name the right folder"
+    if inner is not None:
+        to_do = f"name {inner}, which is one; what is around it belongs to `python -m consensus`"
+    return _refused("no_home", folder, "there is no home here", "the file FORMAT is missing", to_do)
 
 
 def _refused(code: str, where: Path, what: str, why: str, what_to_do: str) -> StoreError:

@@ -21,9 +21,9 @@ import numpy as np
 from blake3 import blake3
 
 from engine.constants import context_key
-from engine.store.disk import write_all, write_file
 from engine.store.errors import FULL_ERRNOS, full
 from kernels.layout import U64
+from runtime.durable import whole_file, write_all, write_file
 
 RUN_VERSION = 1
 FANOUT = 4
@@ -245,32 +245,27 @@ class SortedRuns:
             [0, *(int(run.keys.searchsorted(cut)) for cut in cuts), len(run.keys)] for run in group
         ]
         path = self._path(group[0].first, group[-1].last)
-        temporary = path.with_name(f"{path.name}.tmp")
-        file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            kept = _kept_count(group, floor)
-            written, checks = 0, (blake3(key=_KEY), blake3(key=_KEY))
-            for part in range(len(cuts) + 1):
-                columns = _merge_part(group, [(b[part], b[part + 1]) for b in bounds], floor)
-                starts = (HEAD_BYTES + 8 * written, HEAD_BYTES + 8 * (kept + written))
-                for column, start, check in zip(columns, starts, checks, strict=True):
-                    write_all(file, [_bytes(column)], start)
-                    check.update(_bytes(column))
-                written += len(columns[0])
-            assert written == kept, (written, kept)
-            body_check = _checksum([check.digest() for check in checks])
-            level = max(run.level for run in group) + 1
-            head = self._head(group[0].first, group[-1].last, level, written, body_check)
-            write_all(file, [head], 0)
-            os.fdatasync(file)
+            with whole_file(path, is_durable=False) as file:
+                kept = _kept_count(group, floor)
+                written, checks = 0, (blake3(key=_KEY), blake3(key=_KEY))
+                for part in range(len(cuts) + 1):
+                    columns = _merge_part(group, [(b[part], b[part + 1]) for b in bounds], floor)
+                    starts = (HEAD_BYTES + 8 * written, HEAD_BYTES + 8 * (kept + written))
+                    for column, start, check in zip(columns, starts, checks, strict=True):
+                        write_all(file, [_bytes(column)], start)
+                        check.update(_bytes(column))
+                    written += len(columns[0])
+                assert written == kept, (written, kept)
+                body_check = _checksum([check.digest() for check in checks])
+                level = max(run.level for run in group) + 1
+                head = self._head(group[0].first, group[-1].last, level, written, body_check)
+                write_all(file, [head], 0)
+                os.fdatasync(file)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             if error.errno in FULL_ERRNOS:
                 raise full(path, error.strerror or str(error)) from error
             raise
-        finally:
-            os.close(file)
-        temporary.replace(path)
         return self._open_run(path, is_checked=False)
 
     def _path(self, first: int, last: int) -> Path:

@@ -21,8 +21,9 @@ import numpy as np
 from blake3 import blake3
 
 from engine.constants import context_key
-from engine.store.disk import drop_bytes, sync_folder, write_all
+from engine.store.disk import drop_bytes
 from engine.store.errors import FULL_ERRNOS, StoreDamaged, damaged, full
+from runtime.durable import sync_folder, write_all
 
 SEGMENT_VERSION = 1
 SEGMENT_BYTES = 2**28

@@ -5,7 +5,6 @@ and the whole is trusted only after its `state_hash` was computed again from the
 Spec: spec/storage.md#snapshots.
 """
 
-import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -16,10 +15,10 @@ import numpy as np
 from blake3 import blake3
 
 from engine.constants import KEY_BYTES, context_key
-from engine.store.disk import sync_folder, write_all
 from engine.store.errors import damaged
 from engine.store.history import Delta, HistoryError
 from kernels.layout import U8, U64
+from runtime.durable import whole_file, write_all
 
 SNAPSHOT_VERSION = 1
 CHUNK_SLOTS = 2**16
@@ -147,32 +146,21 @@ def write_snapshot(
     count = columns.count
     total = chunk_count(count)
     checks = []
-    temporary = path.with_name(f"{path.name}.tmp")
-    file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            offset = data_start(count)
-            for chunk, parts in enumerate(_chunks(columns)):
-                write_all(file, parts, offset)
-                checks.append(_check_parts(parts))
-                offset += sum(len(part) for part in parts)
-                progress("write", chunk + 1, total)
-            table = b"".join(checks)
-            head = _HEAD.pack(
-                MAGIC, SNAPSHOT_VERSION, CHUNK_SLOTS, height, count,
-                genesis_hash, block_hash, state_hash, _check_parts([table]),
-            ).ljust(HEAD_BYTES - CHECK_BYTES, b"\0")  # fmt: skip
-            whole = [head, _check_parts([head]), table]
-            padding = bytes(data_start(count) - HEAD_BYTES - len(table))
-            write_all(file, [*whole, padding], 0)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with whole_file(path) as file:
+        offset = data_start(count)
+        for chunk, parts in enumerate(_chunks(columns)):
+            write_all(file, parts, offset)
+            checks.append(_check_parts(parts))
+            offset += sum(len(part) for part in parts)
+            progress("write", chunk + 1, total)
+        table = b"".join(checks)
+        head = _HEAD.pack(
+            MAGIC, SNAPSHOT_VERSION, CHUNK_SLOTS, height, count,
+            genesis_hash, block_hash, state_hash, _check_parts([table]),
+        ).ljust(HEAD_BYTES - CHECK_BYTES, b"\0")  # fmt: skip
+        whole = [head, _check_parts([head]), table]
+        padding = bytes(data_start(count) - HEAD_BYTES - len(table))
+        write_all(file, [*whole, padding], 0)
 
 
 def read_head(path: Path, genesis_hash: bytes) -> Snapshot:

@@ -445,6 +445,14 @@ class Store:
             raise not_final(self.home, head, finalized.height)
         return finalized, Pointer(height=height, block_hash=head)
 
+    def no_room(self) -> str:
+        """Return why even an empty block cannot be stored now; nothing while one can."""
+        try:
+            self._check_room(record_bytes(PAYLOAD_START), self.config.finalize_spare_bytes)
+        except StoreFull as error:
+            return f"{error.what}: {error.why}; {error.what_to_do}"
+        return ""
+
     def _check_room(self, needed: int, spare: int) -> None:
         whole = needed + ROWS_SPARE_BYTES
         check_room(self.home, self.disk_use(), whole, spare, self.config.free_bytes_min)

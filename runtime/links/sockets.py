@@ -5,6 +5,7 @@ everything else is malformed. Spec: spec/network.md#messages.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -165,24 +166,21 @@ def _property_of(part: zmq.Frame, name: int | str, absent: int | str) -> int | s
 
 def send_frame(target: Socket, place: bytes, frame: bytes) -> str | None:
     """Send a frame, to a place where the socket is a router; return why not, if it went nowhere."""
-    try:
-        if place:
-            target.send(place, zmq.NOBLOCK | zmq.SNDMORE)
-        target.send(frame, zmq.NOBLOCK, copy=len(frame) < ZERO_COPY_BYTES)
-    except zmq.Again:
-        return "queue_full"
-    except zmq.ZMQError as error:
-        if error.errno != zmq.EHOSTUNREACH:
-            raise
-        return "gone"
-    return None
+    return _send(target, [place, frame] if place else [frame])
 
 
 def send_control(target: Socket, place: bytes, control: bytes) -> str | None:
     """Send a control message, as `send_frame` does."""
-    parts = [place, b"", control] if place else [b"", control]
+    return _send(target, [place, b"", control] if place else [b"", control])
+
+
+def _send(target: Socket, parts: Sequence[bytes]) -> str | None:
+    """Send the parts of a message without waiting; return why it went nowhere, if it did."""
+    last = len(parts) - 1
     try:
-        target.send_multipart(parts, zmq.NOBLOCK)
+        for index, part in enumerate(parts):
+            more = zmq.SNDMORE if index < last else 0
+            target.send(part, zmq.NOBLOCK | more, copy=len(part) < ZERO_COPY_BYTES)
     except zmq.Again:
         return "queue_full"
     except zmq.ZMQError as error:

@@ -105,6 +105,9 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         homes.clear(folder)
     assert caught.value.code == "network.folder"
     assert folder.joinpath("mine").exists()
+    with pytest.raises(NetworkError) as caught:
+        homes.clear(Path("/proc/tos"))
+    assert caught.value.code == "network.unwritable"
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -138,6 +138,15 @@ def test_a_home_is_opened_once(tmp_path: Path) -> None:
     lock_home(home).release()
 
 
+def test_a_home_that_cannot_be_written_is_explained(genesis: Path, chain: bytes) -> None:
+    """Nothing has begun: neither a lock nor a folder could be made."""
+    home = Home(folder=Path("/proc/tos"))
+    for attempt in (lambda: lock_home(home), lambda: create_home(home, new_home(genesis, chain))):
+        with pytest.raises(HomeError) as caught:
+            attempt()
+        assert (caught.value.code, caught.value.where) == ("home.unwritable", "/proc/tos")
+
+
 def test_what_the_executor_says_is_passed_on(tmp_path: Path, chain: bytes) -> None:
     """A genesis that it refuses makes no home, and its words are shown."""
     bad = tmp_path / "genesis.json"

@@ -161,6 +161,33 @@ def test_calls_that_fail_are_repeated(make: Make, monkeypatch: pytest.MonkeyPatc
     wait_until("many calls", lambda: count >= 9)
     reach(members, members[1].height)
     assert "INTERNAL" in members[0].output.getvalue()
+    assert "a disk stutters" in members[0].output.getvalue(), "the executor's own words"
+
+
+def test_a_call_that_fails_for_long_is_told_less_and_less(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many failures the first, second, fourth, eighth ... are logged, and then that it works."""
+    members = make(4)
+    engine, count = members[0].engine, 0
+    judge = engine.new_payload
+
+    def full(*arguments: object) -> NewPayloadAnswer:
+        nonlocal count
+        count += 1
+        if count <= 6:
+            raise EngineApiError(ErrorCode.RESOURCE_EXHAUSTED, "there is no room")
+        return judge(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine, "new_payload", full)
+    start(members)
+    wait_until("it works again", lambda: "is answered again" in members[0].output.getvalue())
+    lines = [json.loads(line) for line in members[0].output.getvalue().splitlines()]
+    failed = [line for line in lines if line["event"] == "a call failed"]
+    told = [line["failures"] for line in failed if line["call"] == "NewPayload"]
+    assert told == [1, 2, 4]
+    [again] = [line for line in lines if line["event"] == "a call is answered again"]
+    assert (again["call"], again["failures"]) == ("NewPayload", 6)
 
 
 def test_a_part_that_fails_stops_the_node_and_is_told(
@@ -181,6 +208,14 @@ def test_a_part_that_fails_stops_the_node_and_is_told(
     assert "Input/output error" in members[0].node.failure
     assert "a part of the node failed" in members[0].output.getvalue()
     reach(members[1:], members[1].height + 2)
+
+
+def test_a_validator_that_is_alone_in_its_set_waits_for_nobody(make: Make) -> None:
+    """A network of one makes blocks, and its node is ready without a peer."""
+    members = make(1)
+    start(members)
+    reach(members, 2)
+    assert members[0].view.not_ready() == ""
 
 
 def test_a_missing_journal_makes_an_observer(make: Make) -> None:

@@ -4,8 +4,10 @@ import pytest
 
 from engine.backends import device_settings, open_first
 from engine.config import Settings
-from engine.events import Event
+from engine.events import Event, report_nothing
 from kernels.backend import CHECK_BLOCKS, DeviceSettings, DeviceUnavailable, open_backend
+from kernels.signatures import VARIABLE
+from runtime.errors import ExplainedError
 
 
 def test_settings_say_how_a_device_is_used() -> None:
@@ -32,3 +34,13 @@ def test_names_without_a_device() -> None:
         assert events == []
     else:
         pytest.skip("this machine has a device")
+
+
+def test_signatures_that_nobody_can_verify_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node whose variable names no path does not start, and says what to unset."""
+    monkeypatch.setenv(VARIABLE, "fast")
+    for name in ("auto", "cpu"):
+        with pytest.raises(ExplainedError, match="no such path") as caught:
+            open_first(name, 1, None, report_nothing)
+        assert caught.value.code == "process.signatures"
+        assert VARIABLE in caught.value.what_to_do

@@ -14,7 +14,7 @@ def test_a_machine_is_examined_and_left_as_it_was(tmp_path: Path) -> None:
     checks = {item.name: item for item in examine(home, Settings(http_address="127.0.0.1:0"))}
     assert list(checks) == [
         "versions", "processor", "signatures", "device", "clock", "home", "disk", "engine_api",
-        "http",
+        "http", "query",
     ]  # fmt: skip
     assert "per second" in checks["signatures"].value
     assert checks["signatures"].level == Level.OK
@@ -45,10 +45,10 @@ def test_addresses_that_are_taken_or_wrong_are_told(tmp_path: Path) -> None:
     """A port in use is a note, since it may be this node; an impossible address is a failure."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert check_http(address).level == Level.NOTE
+        assert check_http("http", address).level == Level.NOTE
         assert check_engine_api(address).level == Level.NOTE
-    assert check_http("").level == Level.NOTE
-    assert check_http("127.0.0.1:99999").level == Level.FAIL
+    assert check_http("http", "").level == Level.NOTE
+    assert check_http("query", "127.0.0.1:99999").level == Level.FAIL
     assert check_engine_api("unix:relative").level == Level.FAIL
     assert check_engine_api(f"unix:{tmp_path}/{'x' * 200}").level == Level.FAIL
     assert check_engine_api(f"unix:{tmp_path}/e.sock").level == Level.OK
@@ -57,7 +57,10 @@ def test_addresses_that_are_taken_or_wrong_are_told(tmp_path: Path) -> None:
 def test_a_disk_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     """A folder that takes no file is told with what to do."""
     place = Path("/proc")
-    check = check_disk(place)
+    check = check_disk(place, 0)
     assert check.level == Level.FAIL
     assert "write access" in check.what_to_do
-    assert check_disk(tmp_path / "not" / "yet").level != Level.FAIL
+    assert check_disk(tmp_path / "not" / "yet", 0).level != Level.FAIL
+    check = check_disk(tmp_path, 2**62)
+    assert check.level == Level.FAIL, "a node would refuse every block"
+    assert "free_bytes_min" in check.what_to_do

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from engine.config import load_config
-from engine.node import Node
+from engine.node import TICK_S, Node
 from engine.store.errors import StoreError
 from engine.store.store import Store
 from engine_api.auth import read_secret
 from engine_api.client import EngineApiClient
+from engine_api.protocol import Deadline
 from engine_api.types import EngineApiError, ErrorCode
 from runtime.logs import LogStream, open_log
 from tests.engine.homes import Maker
@@ -97,6 +98,23 @@ def test_blocks_and_finalization_are_told(tmp_path: Path) -> None:
     assert Path(invalid["kept_in"]).is_dir()
     assert life.lines("finalized")[0]["height"] == 1
     assert [line["event"] for line in life.lines()][-2:] == ["stopping", "stopped"]
+
+
+def test_a_node_without_room_is_not_ready_and_says_so_once(tmp_path: Path) -> None:
+    """A disk without room for a block is one line of the log, and why it is not serving."""
+    life = Life(tmp_path, free_bytes_min=2**62)
+
+    def act(ready: dict[str, Any]) -> None:
+        while not life.lines("not serving"):
+            threading.Event().wait(0.02)
+        with life.client(ready) as client:
+            assert client.health(Deadline.after_ms(5_000)).not_serving
+        threading.Event().wait(2 * TICK_S)
+        end()
+
+    assert life.run(act)
+    (line,) = life.lines("not serving")
+    assert (line["level"], str(2**62) in line["why"]) == ("error", True)
 
 
 def test_a_thread_that_dies_ends_the_node(tmp_path: Path) -> None:

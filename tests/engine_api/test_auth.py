@@ -29,7 +29,8 @@ def setup_code(call: object, *arguments: object) -> str:
     assert callable(call)
     with pytest.raises(SetupError) as caught:
         call(*arguments)
-    assert caught.value.code in str(caught.value)
+    for word in ("\n  where: ", "\n  why: ", "\n  what to do: ", caught.value.code):
+        assert word in str(caught.value)
     return caught.value.code
 
 
@@ -167,3 +168,16 @@ def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
 def test_every_error_has_its_status() -> None:
     """A client that reads only the status still knows the code."""
     assert {transport.CODES[status] for status in transport.STATUSES.values()} == set(ErrorCode)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:65535", ("::1", 65_535)), ("a:1", ("a", 1)),
+        ("127.0.0.1", None), (":1", None), ("a:", None), ("a:-1", None), ("a:65536", None),
+        ("a:0x1", None), (f"a:{'1' * 5_000}", None), ("a:\u0663", None),
+    ],
+)  # fmt: skip
+def test_host_and_port_are_read_in_one_way(text: str, place: tuple[str, int] | None) -> None:
+    """A port is digits up to 65,535, also where there are thousands of them."""
+    assert transport.split_host_port(text) == place

@@ -10,6 +10,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from bench.machine import REPOSITORY
+from kernels import receipt_hash, transaction_hash
 from kernels.backend import Backend, DeviceUnavailable, open_backend
 from spec import oracle
 from tests.kernels.arms import backends, random_columns
@@ -163,3 +164,34 @@ def test_signatures(backends: list[Backend]) -> None:
         assert len(backend.verify_signatures(keys[:0], signatures[:0], messages[:0])) == 0
         with pytest.raises(ValueError, match="signatures must be"):
             backend.verify_signatures(keys, signatures[:, :63], messages)
+
+
+def moved(array: Any) -> Any:
+    """Return a copy that begins at an odd address, as columns of a stranger's buffer may."""
+    copy = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def test_arrays_at_odd_addresses_compile_nothing_more(rng: np.random.Generator) -> None:
+    """Kernels are compiled for aligned arrays alone; others are copied before they get there."""
+    columns = random_columns(rng, 33)
+    odd = type(columns)(*(moved(column) for column in columns))
+    assert not odd.nonce.flags.aligned
+    kernels: list[Any] = [
+        transaction_hash.hash_transactions_scalar, transaction_hash.hash_transactions_wide,
+        receipt_hash.hash_receipts_scalar, receipt_hash.hash_receipts_wide,
+    ]  # fmt: skip
+    hashes, statuses = rng.integers(0, 256, (33, 32), np.uint8), np.zeros(33, np.uint8)
+    for name in ("serial", "cpu"):
+        backend = open_backend(name, 1)
+        try:
+            expected = backend.hash_transactions(columns)
+            receipts = backend.hash_receipts(hashes, statuses, statuses, columns.fee, KEY)
+            forms = [len(kernel.signatures) for kernel in kernels]
+            assert (backend.hash_transactions(odd) == expected).all()
+            again = backend.hash_receipts(hashes, statuses, statuses, odd.fee, KEY)
+            assert (again == receipts).all()
+            assert [len(kernel.signatures) for kernel in kernels] == forms
+        finally:
+            backend.close()

@@ -1,12 +1,15 @@
 """The pages on loopback: what they answer, to whom, and what hostile clients can hold up."""
 
+import errno
 import http.client
+import os
 import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 
 import pytest
 
+from runtime.errors import advice_on_listening
 from runtime.pages import THREADS, WAITING_MAX, HttpError, Page, PageServer, text_page
 
 
@@ -110,3 +113,13 @@ def test_a_port_in_use_is_explained(server: PageServer) -> None:
         PageServer(server.address, {})
     assert caught.value.code == "http.address_in_use"
     assert server.address in str(caught.value)
+
+
+def test_why_nothing_can_listen_decides_what_to_do() -> None:
+    """A port in use, one that this user may not take, and a host that is another machine's."""
+    found = {
+        advice_on_listening(OSError(number, os.strerror(number)))
+        for number in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL)
+    }
+    assert len(found) == 3
+    assert "stop the process" in advice_on_listening(OSError(errno.EADDRINUSE, ""))

@@ -25,7 +25,7 @@ class Few(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Two plain keys and a list of tables."""
 
     colour: str = "red"
-    size: Annotated[int, Meta(ge=-5)] = 1
+    size: Annotated[int, Meta(ge=-5, le=100)] = 1
     friends: tuple[Friend, ...] = ()
 
 
@@ -87,3 +87,18 @@ def test_keys_are_set_where_they_stand() -> None:
     found = tomllib.loads(text)
     assert found == {"size": 5, "weight": 1, "friends": [{"name": "a"}]}
     assert text.index("# how much") < text.index("size = 5") < text.index("# who comes")
+
+
+def test_a_number_in_a_variable_is_judged_as_one(tmp_path: Path) -> None:
+    """It may be below zero; one that is too large is told its bound, not that it is a text."""
+    home = tmp_path / "home"
+    found = LAYERS.load(home, environment={LAYERS.variable("size"): "-5"}, flags={})
+    assert found.settings.size == -5
+    for text, why in (
+        ("-6", ">= -5"),
+        ("9" * 30, "<= 100"),
+        ("five", "got `str`"),
+        ("-", "got `str`"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            LAYERS.load(home, environment={LAYERS.variable("size"): text}, flags={})

@@ -95,6 +95,22 @@ def test_the_tour(dev: Dev, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "code: transaction.insufficient_balance" in error
 
 
+def test_what_was_sent_and_not_awaited_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 means that nothing was sent; a payment that is not final in time gives 1."""
+    slow = Dev(tmp_path, "--block-ms", "3600000")
+    monkeypatch.setenv("TOS_URL", slow.url)
+    monkeypatch.setenv("TOS_KEYS", str(tmp_path / "keys"))
+    try:
+        words = ("send", "--from", "dev0", "--to", "dev1", "--amount", "1")
+        error = run(capsys, *words, "--wait", "finalized", "--timeout-ms", "1", code=1)
+        assert "sent " in error
+        assert "code: client.not_final" in error
+    finally:
+        assert slow.stop() == 0
+
+
 def test_a_chain_outlives_its_process(tmp_path: Path) -> None:
     """With --state the next process goes on from the same block, with the same balances."""
     state = tmp_path / "chain.state"
@@ -154,3 +170,19 @@ def test_who_insists_loses_nothing(dev: Dev, tmp_path: Path) -> None:
     counts = json.loads(figures.read_text())["counts"]
     assert counts["finalized"] == counts["accepted"] == counts["offered"] == 2_000
     assert counts["sent_again"] > 0
+
+
+@pytest.mark.parametrize("place", ["missing/chain.state", "/dev/zero", "text.state", "keys"])
+def test_a_state_or_a_keystore_that_cannot_be_used_is_told_at_the_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    """No chain is begun that could not be kept, no file read without an end, no thread left."""
+    (tmp_path / "text.state").write_text("no state")
+    more = ["--state", str(tmp_path / place)]
+    if place == "keys":
+        more = ["--keys", "/proc/self/keys"]
+    code = main(["dev", "--query-address", "127.0.0.1:0", *more])
+    said = capfd.readouterr().err
+    assert (code, "Traceback" in said) == (1 if place == "keys" else 2, False), said
+    assert "code: " in said
+    assert not any(thread.name == "finalizer" for thread in threading.enumerate())

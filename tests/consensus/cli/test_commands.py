@@ -15,6 +15,7 @@ from consensus.config import LAYERS
 from consensus.home import Home
 from consensus.journal import read_journal
 from runtime.command_line import ExitCode
+from runtime.secrets import password_of
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -128,7 +129,7 @@ def test_init_makes_one_validator(
     entry = home.entry()
     assert entry is not None
     assert entry.has_password
-    pair = home.keys.open(entry.name, options.password_of(entry))
+    pair = home.keys.open(entry.name, password_of(entry))
     assert pair.public_key.hex() == made["public_key"]
     seed = tmp_path / "seed"
     seed.write_text("07" * 32 + "\n")
@@ -139,7 +140,7 @@ def test_init_makes_one_validator(
     assert (code, "home.exists" in err) == (ExitCode.REFUSED, True)
     seed.write_text("07" * 31)
     code, _, err = run(capsys, *arguments, str(tmp_path / "c"), *more)
-    assert (code, "home.seed" in err) == (ExitCode.REFUSED, True)
+    assert (code, "key.seed" in err) == (ExitCode.REFUSED, True)
     assert not (tmp_path / "c").exists()
 
 
@@ -168,6 +169,9 @@ def test_without_a_home_the_two_commands_are_named(
     assert "network new --validators 4" in err
     assert f"init --genesis FILE --home {tmp_path}" in err
     assert list(tmp_path.iterdir()) == []
+    tmp_path.joinpath("node.toml").write_text("threads = 2\n")
+    code, _, err = run(capsys, *command, "--home", str(tmp_path))
+    assert (code, "home.missing" in err) == (ExitCode.REFUSED, True), "the executor's own home"
 
 
 @pytest.mark.parametrize("command", ["status", "validators", "evidence"])

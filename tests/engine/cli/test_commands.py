@@ -126,3 +126,44 @@ def test_optimized_python_is_refused() -> None:
         )  # fmt: skip
         assert tried.returncode == ExitCode.REFUSED
         assert "process.optimized" in tried.stderr
+
+
+@pytest.mark.parametrize("prefix", ["", "ABC", "t os", "1"])
+def test_a_prefix_that_no_chain_has_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prefix: str
+) -> None:
+    """It is said before a key is made."""
+    arguments = ("--no-password", "--keys", str(tmp_path / "keys"), "--prefix", prefix)
+    code, _, err = run(capsys, "key", "new", "--name", "a", *arguments)
+    assert (code, "--prefix" in err) == (ExitCode.REFUSED, True)
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("{", "this is not JSON"), ("[]", "another type"), (None, "more than")]
+)
+def test_a_file_that_is_no_genesis_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, what: str
+) -> None:
+    """A file of another kind is read no further than a genesis can be long."""
+    path = Path("/dev/zero") if text is None else tmp_path / "genesis.json"
+    if text is not None:
+        path.write_text(text)
+    home = tmp_path / "home"
+    code, _, err = run(capsys, "init", "--genesis", str(path), "--home", str(home))
+    assert (code, home.exists()) == (ExitCode.REFUSED, False)
+    assert what in err
+    assert f"where: {path}\n" in err
+
+
+@pytest.mark.parametrize("command", [("run",), ("config", "show"), ("doctor",)])
+def test_the_folder_around_a_home_is_that_of_another_program(
+    tmp_path: Path, genesis: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """Whoever names the home of a consensus node is told where its executor's home is."""
+    inner = tmp_path / "node" / "executor"
+    assert run(capsys, "init", "--genesis", str(genesis), "--home", str(inner))[0] == ExitCode.OK
+    (inner.parent / "node.toml").write_text('listen_votes = "tcp://127.0.0.1:9000"\n')
+    code, _, err = run(capsys, *command, "--home", str(inner.parent))
+    assert (code, "store.no_home" in err) == (ExitCode.REFUSED, True)
+    assert f"name {inner}, which is one" in err

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.gossip.addresses import KEY_PATH, GossipError, open_key, parse_peers
+from engine.gossip.addresses import (
+    KEY_PATH,
+    GossipError,
+    check_peers_are_used,
+    open_key,
+    parse_peers,
+)
 
 KEY = "ab" * 32
 
@@ -58,3 +64,11 @@ def test_a_bad_list_of_peers_is_explained(text: str) -> None:
     """Nothing is guessed: each mistake is named, with the form that is wanted."""
     with pytest.raises(GossipError, match=r"KEY@tcp://HOST:PORT"):
         parse_peers(text)
+
+
+def test_peers_that_nothing_would_be_sent_to_are_refused() -> None:
+    """A node that lists peers and listens nowhere would be silent; one that lists none may be."""
+    with pytest.raises(GossipError, match="gossip_listen is empty"):
+        check_peers_are_used("", f"{KEY}@tcp://127.0.0.1:9003")
+    check_peers_are_used("tcp://127.0.0.1:0", f"{KEY}@tcp://127.0.0.1:9003")
+    check_peers_are_used("", " ")
