@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rules = load()
     try:
-        data = options.file.read_bytes()
+        with options.file.open("rb") as file:
+            data = file.read(rules.FILE_BYTES_MAX + 1)  # one more is refused as too long
     except OSError as error:
         sys.stderr.write(f"{options.file} cannot be read: {error.strerror}\n")
         return 1

@@ -8,6 +8,7 @@ import uvicorn
 
 from engine.queries.app import Api, Metrics
 from engine.queries.events import EventLog
+from engine.queries.protocol import BoundedProtocol
 from engine.queries.reader import Queries
 from engine.service import Service
 from engine.store.store import Store
@@ -19,7 +20,6 @@ CONNECTIONS_MAX = 4_096
 """Connections and running requests; more are answered with 503."""
 BACKLOG_MAX = 1_024
 KEEP_ALIVE_S = 75
-REQUEST_HEAD_BYTES_MAX = 2**14
 STOP_MAX_S = 2
 START_MAX_S = 30
 TICK_MS = 20
@@ -58,7 +58,7 @@ class QueryServer:
                 limit_concurrency=CONNECTIONS_MAX,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_MAX_S,
-                h11_max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX,
+                http=BoundedProtocol,
             )
         )
         self._thread = threading.Thread(target=self._run, name="queries", daemon=True)
