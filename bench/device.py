@@ -77,6 +77,7 @@ def bandwidths(device: Device) -> dict[str, float | None]:
                 device.copy_in(host, one)
             with meter.span("from", size, device.stream):
                 device.begin_fetch(one)
+            device.wait()
         spans = meter.collect()
     finally:
         device.meter = kept

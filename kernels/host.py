@@ -8,8 +8,7 @@ import numpy as np
 
 from kernels import blake3, blake3_wide, receipt_hash, signatures, transaction_hash
 from kernels.blake3_vectors import WIDTH
-from kernels.host_accounts import HostAccounts, StateTree
-from kernels.host_accounts import read_only as read_only  # for those who sign and measure, too
+from kernels.host_accounts import HostAccounts, StateTree, read_only
 from kernels.layout import I32, U8, U64, Columns
 from kernels.merkle import MerkleTree, list_root
 from kernels.pool import Pool

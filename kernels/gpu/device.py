@@ -57,7 +57,7 @@ class Device:
         self._staging = Staging(self._driver, self.stream)
         self._staging_ahead = Staging(self._driver, self.uploads)
         self._flying: list[NDArray[Any]] = []
-        """pinned arrays that are on their way to launches: their buffers may not be lent again"""
+        """pinned arrays of copies that nobody waited for: their buffers may not be lent again"""
         self._is_downloading = False
         self._dying: list[tuple[int, Any]] = []
         """memory of arrays that are gone, which launches of before may still use"""
@@ -170,13 +170,15 @@ class Device:
     def begin_fetch_beside(self, array: DeviceArray) -> NDArray[Any]:
         """Do `begin_fetch` beside later launches, none of which may write to the array."""
         self._driver.follow(self.downloads, self.mark())
+        out = self._begin_fetch(array, self.downloads)
         self._is_downloading = True
-        return self._begin_fetch(array, self.downloads)
+        return out
 
     def _begin_fetch(self, array: DeviceArray, stream: Any) -> NDArray[Any]:
         out = self.pinned.take(array.shape, array.dtype)
         if out.nbytes:
             self._driver.enter()
+            self._keep(out)
             with self._metered("copy_back", out.nbytes, stream):
                 self._driver.copy_out(out.ctypes.data, array.address, out.nbytes, stream)
         return out

@@ -8,11 +8,7 @@ What the host builds is kept with the compiled kernels, named by its text and co
 """
 
 import ctypes
-import hashlib
 import itertools
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,9 +20,10 @@ from kernels import jit
 from kernels.backend import DeviceUnavailable
 from kernels.gpu import ed25519, ed25519_source
 from kernels.gpu.ed25519_source import KEY_TABLE_BYTES
-from kernels.host import read_only
+from kernels.host_accounts import read_only
 from kernels.layout import U8
 from tests.kernels.gpu import nvrtc
+from tests.kernels.gpu.compiler import build_shared, find_compiler
 from tests.kernels.gpu.ptx import translate
 
 PROBES = (
@@ -34,7 +31,6 @@ PROBES = (
     "is_admitted",
 )  # fmt: skip
 """Functions of the source by their number there."""
-_FLAGS = ("-std=c++17", "-shared", "-fPIC")
 
 
 class Build(Protocol):
@@ -51,26 +47,10 @@ class Build(Protocol):
 
 def compiled(text: str, *flags: str) -> Any:
     """Return the library that g++ makes of a text; skips where there is no g++."""
-    compiler = shutil.which("g++")
-    if compiler is None:
+    if find_compiler() is None:
         pytest.skip("no g++: the device's source is compiled by it for the host")
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-    given = [*_FLAGS, *flags]
-    name = hashlib.blake2b("\0".join([version, *given, text]).encode(), digest_size=16).hexdigest()
     folder = Path(jit.CONFIG.CACHE_DIR)
-    target = folder / f"ed25519_{name}.so"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / "built.so"
-            done = subprocess.run(
-                [compiler, "-x", "c++", *given, "-o", str(built), "-"],
-                input=text, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[:4000]
-            built.replace(target)
-    return ctypes.CDLL(str(target))
+    return ctypes.CDLL(str(build_shared(text, flags, folder, "ed25519")))
 
 
 def _numbers(values: list[int], size: int) -> U8:
