@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.codec import encode_payload
 from engine.errors import InvalidPayload
@@ -41,8 +42,13 @@ class RandomBlocks:
         self._keys = keys
         self._known = self._reference.count
         self._nonces = np.zeros(len(keys), np.uint64)
+        self._recipients: NDArray[np.int64] | None = None
         self.height = 0
         self.refused = 0
+
+    def pay_to(self, recipients: NDArray[np.int64]) -> None:
+        """Let all later blocks, of as many rows and without defects, pay to these keys."""
+        self._recipients = recipients
 
     def step(self, size: int) -> None:
         """Execute one block of `size` transactions on both, back and forth, and compare."""
@@ -72,8 +78,11 @@ class RandomBlocks:
         rng = self._rng
         sender = rng.integers(0, self._known, size)
         sender[rng.random(size) < rng.choice([0.0, 0.3])] = int(rng.integers(0, self._known))
-        recipient = rng.integers(0, len(self._keys), size)
-        recipient[rng.random(size) < rng.choice([0.0, 0.5])] = 0
+        if self._recipients is not None:
+            recipient = self._recipients
+        else:
+            recipient = rng.integers(0, len(self._keys), size)
+            recipient[rng.random(size) < rng.choice([0.0, 0.5])] = 0
         order = np.argsort(sender, kind="stable")
         place = np.empty(size, np.uint64)
         ordered = sender[order]
@@ -93,7 +102,7 @@ class RandomBlocks:
             recipient=self._keys[recipient],
             signature=rng.integers(0, 256, (size, 64), np.uint8),
         )
-        if rng.integers(0, DEFECT_EVERY) == 0:
+        if self._recipients is None and rng.integers(0, DEFECT_EVERY) == 0:
             fields: tuple[Any, ...] = columns
             column: U64 = fields[int(rng.choice([3, 4, 6]))]
             column[int(rng.integers(0, size))] = 0

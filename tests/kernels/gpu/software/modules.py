@@ -12,18 +12,14 @@ wrote (registers, shared and local memory) has 0xA5 in each byte. Read `launch.h
 """
 
 import ctypes
-import hashlib
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from enum import IntEnum
-from functools import cache
 from pathlib import Path
 from typing import Final
 
 from tests.kernels.gpu import ptx as texts
+from tests.kernels.gpu.compiler import build_shared
 from tests.kernels.gpu.ptx import UnknownInstruction
 
 THREADS_MAX: Final = 1024
@@ -31,7 +27,7 @@ THREADS_MAX: Final = 1024
 FRAME_BYTES_MAX: Final = 128 << 10
 """That a kernel may take of a thread's stack; half of `STACK_BYTES`."""
 _FLAGS: Final = (
-    "-std=c++17", "-shared", "-fPIC", "-O2", "-fno-strict-aliasing", "-fwrapv",
+    "-O2", "-fno-strict-aliasing", "-fwrapv",
     f"-Werror=frame-larger-than={FRAME_BYTES_MAX}",
 )  # fmt: skip
 _LAUNCHES: Final = (Path(__file__).parent / "launch.hpp").read_text()
@@ -144,18 +140,6 @@ def module_text(ptx: str, *, interleaved: bool = False) -> str:
     )
 
 
-def find_compiler() -> str | None:
-    """Return the path of the host's compiler."""
-    return shutil.which("g++")
-
-
-@cache
-def _version(compiler: str) -> str:
-    return subprocess.run(
-        [compiler, "--version"], capture_output=True, text=True, check=True
-    ).stdout
-
-
 def build_module(ptx: str, folder: Path, *, interleaved: bool = False) -> Path:
     """Return the shared object of a module, in a folder that exists; equal text is built once.
 
@@ -163,19 +147,5 @@ def build_module(ptx: str, folder: Path, *, interleaved: bool = False) -> Path:
     places drawn from the seed too: what reads, works and writes without an atomic operation loses
     updates of others. Several processes may build at once. Raises UnknownInstruction.
     """
-    compiler = find_compiler()
-    assert compiler is not None, "whoever asks for a module has seen that there is a compiler"
-    text = module_text(ptx, interleaved=interleaved)
-    parts = [_version(compiler), *_FLAGS, text]
-    name = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
-    target = folder / f"module_{name}.so"
-    if not target.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / "built.so"
-            done = subprocess.run(
-                [compiler, "-x", "c++", *_FLAGS, "-o", str(built), "-"],
-                input=text, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[:4000]
-            built.replace(target)
-    return target
+    name = "module_interleaved" if interleaved else "module"
+    return build_shared(module_text(ptx, interleaved=interleaved), _FLAGS, folder, name)

@@ -11,9 +11,10 @@ import pytest
 
 from kernels import jit
 from kernels.layout import U64
+from tests.kernels.gpu.compiler import find_compiler
 from tests.kernels.gpu.ptx import UnknownInstruction, statement
 from tests.kernels.gpu.software.forms import Form, all_forms
-from tests.kernels.gpu.software.modules import Launch, build_module, find_compiler
+from tests.kernels.gpu.software.modules import Launch, build_module
 
 FORMS: Final = all_forms()
 EDGES: Final = (

@@ -16,8 +16,9 @@ from kernels.layout import NO_DEFECT, NO_SLOT, U8, U64, Columns
 from kernels.transfer import Limits
 from tests.kernels.arms import random_columns
 from tests.kernels.gpu import compiled
+from tests.kernels.gpu.compiler import find_compiler
 from tests.kernels.gpu.software.launches import Argument, launch, parameters
-from tests.kernels.gpu.software.modules import build_module, entry_names, find_compiler
+from tests.kernels.gpu.software.modules import build_module, entry_names
 
 THREADS: Final = 256
 TILE: Final = 2048

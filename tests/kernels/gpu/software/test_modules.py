@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kernels import jit
+from tests.kernels.gpu.compiler import find_compiler
 from tests.kernels.gpu.ptx import UnknownInstruction
 from tests.kernels.gpu.software import launches
 from tests.kernels.gpu.software.launches import Number
@@ -21,7 +22,6 @@ from tests.kernels.gpu.software.modules import (
     Stop,
     build_module,
     entry_names,
-    find_compiler,
     module_text,
 )
 

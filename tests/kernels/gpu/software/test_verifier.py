@@ -15,8 +15,9 @@ from kernels.gpu.ed25519_source import BLOCK_THREADS, KEY_TABLE_BYTES
 from kernels.layout import U8
 from tests.kernels.forgeries import as_rows, corrupted, libsodium, mixed_torsion, signed_rows
 from tests.kernels.gpu import nvrtc
+from tests.kernels.gpu.compiler import find_compiler
 from tests.kernels.gpu.software.launches import Number, launch
-from tests.kernels.gpu.software.modules import Stop, build_module, find_compiler
+from tests.kernels.gpu.software.modules import Stop, build_module
 
 UNTOUCHED: Final = 255
 
