@@ -47,7 +47,10 @@ class RandomBlocks:
         self.refused = 0
 
     def pay_to(self, recipients: NDArray[np.int64]) -> None:
-        """Let all later blocks, of as many rows and without defects, pay to these keys."""
+        """Let all later blocks, of as many rows, pay to these keys.
+
+        They have no defects and no sender of many, who would run out of money.
+        """
         self._recipients = recipients
 
     def step(self, size: int) -> None:
@@ -77,7 +80,8 @@ class RandomBlocks:
         """Make transfers of known accounts, a third of them of one sender, to anybody."""
         rng = self._rng
         sender = rng.integers(0, self._known, size)
-        sender[rng.random(size) < rng.choice([0.0, 0.3])] = int(rng.integers(0, self._known))
+        if self._recipients is None:
+            sender[rng.random(size) < rng.choice([0.0, 0.3])] = int(rng.integers(0, self._known))
         if self._recipients is not None:
             recipient = self._recipients
         else:
