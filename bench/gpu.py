@@ -49,11 +49,13 @@ class Step:
     has_rows: bool = True
 
 
+TESTS = "tests/kernels/gpu"
+"""where all tests marked `gpu` stand: others need packages that no kernel does"""
 FILE = "{file}"
 STEPS = (
     Step(
         name="tests",
-        arguments=("-m", "pytest", "-q", "-m", "gpu", "tests"),
+        arguments=("-m", "pytest", "-q", "-m", "gpu", TESTS),
         seconds=180,
         has_rows=False,
     ),

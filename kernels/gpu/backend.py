@@ -19,6 +19,7 @@ from kernels.gpu import hashes as kernels
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.columns import DeviceColumns, copy_columns
 from kernels.gpu.device import Arena, Device
+from kernels.gpu.driver import refusals
 from kernels.gpu.ed25519 import DeviceVerifier
 from kernels.gpu.failures import DeviceDiffers, DeviceFailed
 from kernels.gpu.grid import SIMULATED
@@ -35,6 +36,8 @@ from kernels.layout import I32, U8, U64, Columns
 
 Result = TypeVar("Result")
 
+REASON_LENGTH_MAX: Final = 200
+"""Of what CUDA's packages say of a library that they do not find: they list whole folders."""
 ROOT_KEYS_MAX: Final = 16
 """Kinds of trees over lists whose absent nodes are kept on the device."""
 
@@ -49,7 +52,7 @@ def open_gpu(
     """
     if SIMULATED and not settings.is_simulator_allowed:
         raise DeviceUnavailable("NUMBA_ENABLE_CUDASIM is set: the simulator is no device; unset it")
-    if not cuda.is_available():
+    if not _is_available():
         raise DeviceUnavailable(f"no GPU: {_reason()}; use the backend 'cpu'")
     # The verifier first: its memory is then no part of what the accounts may take.
     verifier = None if SIMULATED else DeviceVerifier()
@@ -59,6 +62,19 @@ def open_gpu(
         raise DeviceUnavailable(f"the GPU cannot be used: {error}") from error
     host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
     return GpuBackend(host, device, settings, tell, verifier)
+
+
+def _is_available() -> bool:
+    """Say whether there is a device; raises DeviceUnavailable for CUDA without its compiler."""
+    try:
+        with refusals("no library of CUDA to compile kernels with"):
+            return bool(cuda.is_available())
+    except DeviceFailed as error:
+        what = " ".join(str(error).split())[:REASON_LENGTH_MAX]
+        raise DeviceUnavailable(
+            f"{what}; install what the extra [gpu] names (`make venv-gpu`), or say in CUDA_HOME"
+            " where a toolkit of CUDA 13 lies"
+        ) from error
 
 
 def _reason() -> str:

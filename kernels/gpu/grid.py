@@ -7,10 +7,12 @@ The simulator of Numba (`NUMBA_ENABLE_CUDASIM=1` with `NUMBA_DISABLE_JIT=1`) run
 each thread is one of the system's there, so blocks are small.
 """
 
+import os
 from typing import Any, Final
 
 from numba import cuda
 
+from kernels.gpu.toolkit import name_toolkit
 from kernels.jit import CONFIG
 
 SIMULATED: Final = bool(CONFIG.ENABLE_CUDASIM)
@@ -21,6 +23,8 @@ ITEMS: Final = 4 if SIMULATED else 8
 """Items that each thread of a prefix sum takes."""
 TILE: Final = THREADS * ITEMS
 """Items that a block of a prefix sum takes."""
+
+name_toolkit(os.environ)
 
 # A grid of one block is no mistake here: upper levels of trees are that small.
 CONFIG.CUDA_LOW_OCCUPANCY_WARNINGS = 0

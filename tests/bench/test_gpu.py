@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import gpu
-from bench.gpu import FILE, Step, result, run_all, slug
+from bench.gpu import FILE, TESTS, Step, result, run_all, slug
 from bench.machine import REPOSITORY
 from bench.workloads import WORKLOADS
 from kernels.backend import DeviceUnavailable, open_backend
@@ -67,3 +67,12 @@ def test_no_device_exits_with_3() -> None:
         assert "GPU" in done.output
     else:
         pytest.skip("this machine has a device")
+
+
+def test_all_tests_that_need_a_device_are_run() -> None:
+    """The mark `gpu` stands in that folder alone: collecting others takes packages of a node."""
+    mark = "pytest.mark." + "gpu"
+    tests = REPOSITORY / "tests"
+    marked = {path for path in tests.rglob("test_*.py") if mark in path.read_text()}
+    assert marked
+    assert all(path.is_relative_to(REPOSITORY / TESTS) for path in marked)
