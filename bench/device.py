@@ -24,6 +24,7 @@ BYTES: Final = {
     "hash_transactions": 192 + 32,
     "hash_receipts": 32 + 1 + 1 + 8 + 32,
     "hash_messages": 192 + 32,
+    "verify": 32 + 64 + 160 + 1,
     "gather_signed": 192 + 4 + 32 + 64 + 160,
     "hash_leaves": 128 + 32,
     "hash_all_leaves": 128 + 32,

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -36,12 +36,14 @@ from rich.table import Table
 
 from bench import machine
 from kernels import signatures
-from kernels.backend import DeviceUnavailable, open_backend
-from kernels.gpu.ed25519 import DeviceVerifier, chunk_rows
+from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
 from kernels.host_accounts import read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8
 from kernels.pool import THREADS_MAX, Pool
+
+if TYPE_CHECKING:
+    from kernels.gpu.ed25519 import DeviceVerifier
 
 MESSAGE_BYTES = 160
 """Of a transaction: its domain and its signed part."""
@@ -95,7 +97,7 @@ def main(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise click.UsageError(f"--json: {json_file.absolute().parent} is no folder")
     try:
-        device = DeviceVerifier() if gpu else None
+        device = open_verifier() if gpu else None
     except DeviceUnavailable as error:
         click.echo(f"ed25519.py: --gpu: {error}; without --gpu, only CPU paths run", err=True)
         sys.exit(3)
@@ -113,6 +115,14 @@ def main(
         json_file.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def open_verifier() -> "DeviceVerifier":
+    """Return what verifies on the first device; raises DeviceUnavailable."""
+    from kernels.gpu.backend import open_device  # needs Numba's part for devices
+    from kernels.gpu.ed25519 import DeviceVerifier
+
+    return DeviceVerifier(open_device(DeviceSettings()))
+
+
 def default_threads() -> str:
     """Return the thread counts that are measured unless others are named."""
     return ",".join(map(str, sorted({1, len(os.sched_getaffinity(0))})))
@@ -125,7 +135,7 @@ def run(
     repeat: int,
     seed: int,
     described: dict[str, Any],
-    device: DeviceVerifier | None = None,
+    device: "DeviceVerifier | None" = None,
 ) -> list[dict[str, Any]]:
     """Measure every path for every thread count and batch; answers the rows of JSON."""
     signed = make_rows(max(batches), seed)
@@ -137,7 +147,7 @@ def run(
             if device is not None:
                 verifiers["device"] = by_device(device, part)
             rates = measure(verifiers, batch, repeat)
-            if device is not None and batch <= chunk_rows(MESSAGE_BYTES):
+            if device is not None and batch <= device.rows_max(MESSAGE_BYTES):
                 rates[KERNEL] = [batch * 1e9 / ns for ns in device.kernel_ns(*part, repeat)]
             base = statistics.median(rates[BASELINE])
             for name, values in rates.items():
@@ -199,7 +209,7 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
     }
 
 
-def by_device(device: DeviceVerifier, rows: Rows) -> Verify:
+def by_device(device: "DeviceVerifier", rows: Rows) -> Verify:
     """Return what verifies all rows once on a device."""
 
     def verify() -> None:

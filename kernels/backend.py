@@ -191,8 +191,7 @@ def require_packages() -> None:
     """Raise DeviceUnavailable where nothing can compile for a device."""
     from kernels.jit import CONFIG  # loads Numba: only when a device is wanted
 
-    names = ("numba_cuda", "cupy")
-    if CONFIG.ENABLE_CUDASIM or all(importlib.util.find_spec(name) for name in names):
+    if CONFIG.ENABLE_CUDASIM or importlib.util.find_spec("numba_cuda"):
         return
     raise DeviceUnavailable(
         "the packages for a GPU are not installed: type `make venv-gpu`, or use the backend 'cpu'"
@@ -219,7 +218,6 @@ def open_backend(
     if name == "cpu":
         return HostBackend("cpu", threads)
     if name == "gpu":
-        require_packages()
         from kernels.gpu.backend import open_gpu  # looks for a driver: only when a device is wanted
 
         return open_gpu(device or DeviceSettings(), threads, tell)

@@ -14,7 +14,7 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from kernels import blake3
-from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable
+from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable, require_packages
 from kernels.gpu import hashes as kernels
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.columns import DeviceColumns, copy_columns
@@ -50,18 +50,24 @@ def open_gpu(
     Raises DeviceUnavailable with what is missing, VerdictDiffers for a device that judges a
     published signature otherwise than the specification.
     """
+    device = open_device(settings)
+    # The verifier first: accounts take what it leaves.
+    verifier = None if SIMULATED else DeviceVerifier(device)
+    host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
+    return GpuBackend(host, device, settings, tell, verifier)
+
+
+def open_device(settings: DeviceSettings) -> Device:
+    """Return the first device; raises DeviceUnavailable with what is missing."""
+    require_packages()
     if SIMULATED and not settings.is_simulator_allowed:
         raise DeviceUnavailable("NUMBA_ENABLE_CUDASIM is set: the simulator is no device; unset it")
     if not _is_available():
         raise DeviceUnavailable(f"no GPU: {_reason()}; use the backend 'cpu'")
-    # The verifier first: its memory is then no part of what the accounts may take.
-    verifier = None if SIMULATED else DeviceVerifier()
     try:
-        device = Device(settings.memory_bytes_max)
+        return Device(settings.memory_bytes_max)
     except DeviceFailed as error:
         raise DeviceUnavailable(f"the GPU cannot be used: {error}") from error
-    host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
-    return GpuBackend(host, device, settings, tell, verifier)
 
 
 def _is_available() -> bool:

@@ -39,12 +39,13 @@ class Device:
 
     def __init__(self, bytes_max: int | None = None) -> None:
         """Open it; bytes_max: of memory that may be taken, None: most of what is free now."""
-        self._driver = open_driver()
-        self.name = self._driver.name
-        self.stream = self._driver.new_stream()
-        self.uploads = self._driver.new_stream()
-        self.downloads = self._driver.new_stream()
-        free = self._driver.free_bytes()
+        self.driver = open_driver()
+        """for those who have streams of their own"""
+        self.name = self.driver.name
+        self.stream = self.driver.new_stream()
+        self.uploads = self.driver.new_stream()
+        self.downloads = self.driver.new_stream()
+        free = self.driver.free_bytes()
         self.bytes_max = free - (free >> RESERVE_SHIFT) if bytes_max is None else bytes_max
         self.bytes_taken = 0
         """of device memory, by arrays that are alive or died since the last `wait`"""
@@ -53,9 +54,9 @@ class Device:
         self.meter: Meter | None = None
         """measures what the device does, while there is one"""
         self._counting = threading.RLock()
-        self.pinned = PinnedPool(self._driver.pinned)
-        self._staging = Staging(self._driver, self.stream)
-        self._staging_ahead = Staging(self._driver, self.uploads)
+        self.pinned = PinnedPool(self.driver.pinned)
+        self._staging = Staging(self.driver, self.stream)
+        self._staging_ahead = Staging(self.driver, self.uploads)
         self._flying: list[NDArray[Any]] = []
         """pinned arrays of copies that nobody waited for: their buffers may not be lent again"""
         self._is_downloading = False
@@ -76,7 +77,7 @@ class Device:
         size = math.prod(extents) * kind.itemsize
         if not size:
             return DeviceArray(None, 0, extents, kind)
-        self._driver.enter()
+        self.driver.enter()
         if self._dying and self.bytes_taken + size > self.bytes_max:
             self.wait()
         with self._counting:
@@ -85,7 +86,7 @@ class Device:
                     f"memory: {size} bytes more than the {self.bytes_taken} that are taken exceed"
                     f" the {self.bytes_max} that may be"
                 )
-            memory, address = self._driver.allocate(size)
+            memory, address = self.driver.allocate(size)
             self.bytes_taken += size
         owner = _Owner()
         # Freeing would wait for all launches, in the middle of a block: `wait` does it.
@@ -95,8 +96,8 @@ class Device:
     def zero(self, array: DeviceArray) -> None:
         """Set all bytes of an array to zero."""
         if array.nbytes:
-            self._driver.enter()
-            self._driver.fill(array.address, 0, array.nbytes, self.stream)
+            self.driver.enter()
+            self.driver.fill(array.address, 0, array.nbytes, self.stream)
 
     # Copies
 
@@ -127,17 +128,17 @@ class Device:
         assert source.flags.c_contiguous, "bytes are copied as they lie"
         if not source.nbytes:
             return
-        self._driver.enter()
+        self.driver.enter()
         is_ahead = staging is self._staging_ahead
         is_pinned = self.pinned.holds(source)
-        with self._metered("copy_in", source.nbytes, staging.stream):
+        with self.metered("copy_in", source.nbytes, staging.stream):
             if not is_pinned and (is_ahead or source.nbytes > SMALL_BYTES):
                 staging.copy(source.reshape(-1).view(np.uint8), target)
                 return
             flying = source if is_pinned else self._pinned_copy(source)
             if not is_ahead:
                 self._keep(flying)
-            self._driver.copy_in(target.address, flying.ctypes.data, source.nbytes, staging.stream)
+            self.driver.copy_in(target.address, flying.ctypes.data, source.nbytes, staging.stream)
 
     def _pinned_copy(self, source: NDArray[Any]) -> U8:
         copy: U8 = self.pinned.take((source.nbytes,), np.uint8)
@@ -154,8 +155,8 @@ class Device:
         """Copy an array to another one of as many bytes, between launches."""
         assert source.nbytes == target.nbytes, (source.shape, target.shape)
         if source.nbytes:
-            self._driver.enter()
-            self._driver.copy_within(target.address, source.address, source.nbytes, self.stream)
+            self.driver.enter()
+            self.driver.copy_within(target.address, source.address, source.nbytes, self.stream)
 
     def fetch(self, array: DeviceArray) -> NDArray[Any]:
         """Return a device array on the host, in pinned memory; waits for all launches before it."""
@@ -169,7 +170,7 @@ class Device:
 
     def begin_fetch_beside(self, array: DeviceArray) -> NDArray[Any]:
         """Do `begin_fetch` beside later launches, none of which may write to the array."""
-        self._driver.follow(self.downloads, self.mark())
+        self.driver.follow(self.downloads, self.mark())
         out = self._begin_fetch(array, self.downloads)
         self._is_downloading = True
         return out
@@ -177,10 +178,10 @@ class Device:
     def _begin_fetch(self, array: DeviceArray, stream: Any) -> NDArray[Any]:
         out = self.pinned.take(array.shape, array.dtype)
         if out.nbytes:
-            self._driver.enter()
+            self.driver.enter()
             self._keep(out)
-            with self._metered("copy_back", out.nbytes, stream):
-                self._driver.copy_out(out.ctypes.data, array.address, out.nbytes, stream)
+            with self.metered("copy_back", out.nbytes, stream):
+                self.driver.copy_out(out.ctypes.data, array.address, out.nbytes, stream)
         return out
 
     # Order
@@ -194,28 +195,28 @@ class Device:
         return self._mark(self.uploads)
 
     def _mark(self, stream: Any) -> Any:
-        self._driver.enter()
-        event = self._driver.new_event()
-        self._driver.record(event, stream)
+        self.driver.enter()
+        event = self.driver.new_event()
+        self.driver.record(event, stream)
         return event
 
     def follow(self, event: Any) -> None:
         """Let later launches wait for an event."""
-        self._driver.enter()
-        self._driver.follow(self.stream, event)
+        self.driver.enter()
+        self.driver.follow(self.stream, event)
 
     def wait_for(self, event: Any) -> None:
         """Wait for an event."""
-        self._driver.enter()
-        self._driver.wait_event(event)
+        self.driver.enter()
+        self.driver.wait_event(event)
 
     def wait(self) -> None:
         """Wait for everything that was launched, and for what is fetched."""
-        self._driver.enter()
+        self.driver.enter()
         dying = len(self._dying)
-        self._driver.wait(self.stream)
+        self.driver.wait(self.stream)
         if self._is_downloading:
-            self._driver.wait(self.downloads)
+            self.driver.wait(self.downloads)
             self._is_downloading = False
         self._flying.clear()
         with self._counting:
@@ -231,22 +232,23 @@ class Device:
 
     def launch_blocks(self, kernel: Any, blocks: int, *arguments: Any) -> None:
         """Run a kernel on so many blocks of threads."""
-        self._driver.enter()
-        with self._metered(kernel.__name__, blocks * THREADS, self.stream):
-            self._driver.launch(kernel, blocks, arguments, self.stream)
+        self.driver.enter()
+        with self.metered(kernel.__name__, blocks * THREADS, self.stream):
+            self.driver.launch(kernel, blocks, arguments, self.stream)
 
     @property
     def compile_ns(self) -> dict[str, int]:
         """Return what kernels took to compile, or to load; see Driver."""
-        return self._driver.compile_ns
+        return self.driver.compile_ns
 
     def new_meter(self) -> Meter:
         """Return a meter that measures this device where it is put into `meter`."""
-        return Meter(self._driver)
+        return Meter(self.driver)
 
-    def _metered(
+    def metered(
         self, name: str, items: int, stream: Any
     ) -> contextlib.AbstractContextManager[None]:
+        """Measure what is put into a stream under `with`, while there is a meter."""
         return _UNMETERED if self.meter is None else self.meter.span(name, items, stream)
 
     def close(self) -> None:

@@ -1,15 +1,16 @@
 """The calls of CUDA's driver that a block makes, each as direct as Python can make it.
 
-Numba compiles kernels and keeps them; launches, copies and events go straight to the driver, since
-Numba's own way costs ten times as much and a block has a hundred of them. Every refusal comes out
-as `DeviceFailed`. Streams are handles; none of them waits for the default stream.
+Numba compiles kernels and keeps them, NVIDIA's runtime compiler those in CUDA C; launches, copies
+and events go straight to the driver, since Numba's own way costs ten times as much and a block has
+a hundred of them. Every refusal comes out as `DeviceFailed`. Streams are handles; none of them
+waits for the default stream.
 """
 
 import contextlib
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,7 @@ from numba.cuda.cudadrv.driver import CudaAPIError
 from numba.cuda.cudadrv.error import CudaSupportError
 from numba.np.numpy_support import from_dtype
 
+from kernels.gpu import nvrtc
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.failures import DeviceFailed
 from kernels.gpu.grid import SIMULATED, THREADS
@@ -98,6 +100,13 @@ class Driver(Protocol):
 
     def launch(self, kernel: Any, blocks: int, arguments: tuple[Any, ...], stream: Any) -> None:
         """Run a kernel on so many blocks of THREADS threads; one signature per kernel."""
+
+    def load_source(self, name: str, source: str, options: tuple[str, ...]) -> Any:
+        """Return the kernel `name` of a text in CUDA C."""
+
+    def launch_source(self, kernel: Any, blocks: int, threads: int, words: tuple[int, ...],
+                      stream: Any) -> None:  # fmt: skip
+        """Run a kernel of CUDA C; words: its arguments, addresses and unsigned numbers."""
 
 
 def open_driver() -> Driver:
@@ -233,11 +242,33 @@ class CudaDriver:
             start_ns = time.perf_counter_ns()
             entry = self._entries[key] = _Entry(kernel, key[1:], len(words))
             self.compile_ns[kernel.__name__] = time.perf_counter_ns() - start_ns
-        entry.pack(entry.values.data, 0, *words)
+        pointers = entry.room.hold(words)
         result = self._cu.cuLaunchKernel(
-            entry.handle, blocks, 1, 1, THREADS, 1, 1, 0, stream, entry.pointers.ctypes.data, 0
+            entry.handle, blocks, 1, 1, THREADS, 1, 1, 0, stream, pointers, 0
         )
         self._check(f"a launch of {kernel.__name__}", result)
+
+    def load_source(self, name: str, source: str, options: tuple[str, ...]) -> "SourceKernel":
+        """See Driver.load_source."""
+        start_ns = time.perf_counter_ns()
+        with refusals(f"compiling {name}"):
+            major, minor = cuda.current_context().device.compute_capability
+            image = nvrtc.compiled(name, source, options, 10 * major + minor)
+            module = self._checked(f"loading {name}", self._cu.cuModuleLoadData(image))
+            found = self._cu.cuModuleGetFunction(module, name.encode())
+        kernel = SourceKernel(name, self._checked(f"loading {name}", found))
+        self.compile_ns[name] = time.perf_counter_ns() - start_ns
+        return kernel
+
+    def launch_source(self, kernel: "SourceKernel", blocks: int, threads: int,
+                      words: tuple[int, ...], stream: Any) -> None:  # fmt: skip
+        """See Driver.launch_source; one launch of a kernel at a time."""
+        if kernel.room is None:
+            kernel.room = _Room(len(words))
+        result = self._cu.cuLaunchKernel(
+            kernel.function, blocks, 1, 1, threads, 1, 1, 0, stream, kernel.room.hold(words), 0
+        )
+        self._check(f"a launch of {kernel.name}", result)
 
     def _check(self, what: str, result: tuple[Any, ...]) -> None:
         if result[0] != 0:
@@ -248,8 +279,36 @@ class CudaDriver:
         return result[1]
 
 
+class _Room:
+    """Room for what one launch of a kernel is given; the driver copies it."""
+
+    def __init__(self, words: int) -> None:
+        """Hold so many words of 64 bits; an argument of fewer bits is the low ones of its word."""
+        self._pack = struct.Struct(f"{words}Q").pack_into
+        self._values = np.zeros(words, np.uint64)
+        self._pointers = self._values.ctypes.data + 8 * np.arange(words, dtype=np.uint64)
+        self._address = self._pointers.ctypes.data
+
+    def hold(self, words: Sequence[int]) -> int:
+        """Take the words of the next launch; returns the address of their addresses."""
+        self._pack(self._values.data, 0, *words)
+        return self._address
+
+
+class SourceKernel:
+    """A kernel of CUDA C that is on the device."""
+
+    __slots__ = ("function", "name", "room")
+
+    def __init__(self, name: str, function: Any) -> None:
+        """Know the driver's handle of it."""
+        self.name = name
+        self.function = function
+        self.room: _Room | None = None
+
+
 class _Entry:
-    """A compiled kernel, and room for what one launch of it is given; the driver copies that."""
+    """A compiled kernel with room for its arguments."""
 
     def __init__(self, kernel: Any, kinds: tuple[Any, ...], words: int) -> None:
         """Compile for arguments of these kinds, or load what was compiled before."""
@@ -259,9 +318,7 @@ class _Entry:
             function = compiled._codelibrary.get_cufunc()
         self.handle = int(getattr(function, "kernel", function).handle)
         self.keeps = (compiled, function)
-        self.pack = struct.Struct(f"{words}Q").pack_into
-        self.values = np.zeros(words, np.uint64)
-        self.pointers = self.values.ctypes.data + 8 * np.arange(words, dtype=np.uint64)
+        self.room = _Room(words)
 
 
 def _type_of(kind: Any) -> Any:

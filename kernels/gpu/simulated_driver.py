@@ -11,6 +11,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from numpy.typing import NDArray
 
 from kernels.gpu.arrays import DeviceArray
+from kernels.gpu.failures import DeviceFailed
 from kernels.gpu.grid import THREADS
 from kernels.layout import U8
 
@@ -83,6 +84,15 @@ class SimulatedDriver:
     def launch(self, kernel: Any, blocks: int, arguments: tuple[Any, ...], stream: Any) -> None:
         """Run now."""
         kernel[blocks, THREADS](*map(_simulated, arguments))
+
+    def load_source(self, name: str, source: str, options: tuple[str, ...]) -> Any:
+        """Raise DeviceFailed: the simulator runs Python."""
+        raise DeviceFailed(f"{name} is CUDA C, which the simulator does not run")
+
+    def launch_source(self, kernel: Any, blocks: int, threads: int, words: tuple[int, ...],
+                      stream: Any) -> None:  # fmt: skip
+        """Never be called: nothing was loaded."""
+        raise AssertionError(kernel)
 
 
 def _simulated(argument: Any) -> Any:

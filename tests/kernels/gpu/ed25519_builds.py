@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from kernels import jit
-from kernels.backend import DeviceUnavailable
+from kernels.backend import DeviceSettings, DeviceUnavailable
 from kernels.gpu import ed25519, ed25519_source
-from kernels.gpu.ed25519_source import KEY_TABLE_BYTES
+from kernels.gpu.backend import open_device
+from kernels.gpu.ed25519_source import BLOCK_THREADS, KEY_TABLE_BYTES
 from kernels.host_accounts import read_only
 from kernels.layout import U8
 from tests.kernels.gpu import nvrtc
@@ -159,15 +160,13 @@ class DeviceBuild:
     def __init__(self) -> None:
         """Open the driver, and compile the tests' functions with the same options; or skip."""
         try:
-            self._cupy = ed25519.require_cupy()
+            self._device = open_device(DeviceSettings())
         except DeviceUnavailable as error:
             pytest.skip(str(error))
-        self._verifier = ed25519.DeviceVerifier()
-        self.device_name = self._verifier.device_name
-        module = self._cupy.RawModule(
-            code=ed25519_source.source(), options=ed25519_source.options("PROBES"), backend="nvrtc"
-        )
-        self._probe = module.get_function("probe")
+        self._verifier = ed25519.DeviceVerifier(self._device)
+        self.device_name = self._device.name
+        source, options = ed25519_source.source(), ed25519_source.options("PROBES")
+        self._probe = self._device.driver.load_source("probe", source, options)
 
     def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
         """See Build.verify."""
@@ -176,12 +175,13 @@ class DeviceBuild:
 
     def probe(self, name: str, a: list[int], b: list[int]) -> list[int]:
         """See Build.probe."""
-        out = self._cupy.zeros((len(a), 32), np.uint8)
-        which, count = np.uint32(PROBES.index(name)), np.uint32(len(a))
-        left, right = (self._cupy.asarray(item) for item in (_numbers(a, 64), _numbers(b, 32)))
-        self._probe((-(-len(a) // 128),), (128,), (which, count, left, right, out))
-        rows = self._cupy.asnumpy(out)
-        return [int.from_bytes(row.tobytes(), "little") for row in rows]
+        device = self._device
+        left, right = device.put(_numbers(a, 64)), device.put(_numbers(b, 32))
+        out = device.array((len(a), 32), np.uint8)
+        words = (PROBES.index(name), len(a), left.address, right.address, out.address)
+        blocks = -(-len(a) // BLOCK_THREADS)
+        device.driver.launch_source(self._probe, blocks, BLOCK_THREADS, words, device.stream)
+        return [int.from_bytes(row.tobytes(), "little") for row in device.fetch(out)]
 
 
 @cache

@@ -13,8 +13,10 @@ import pytest
 import spec.oracle
 from kernels.field51 import P
 from kernels.gpu import ed25519, ed25519_source
+from kernels.gpu.device import Device
 from kernels.gpu.ed25519_source import BLOCK_THREADS, BLOCKS_PER_SM
 from kernels.gpu.failures import DeviceFailed
+from kernels.gpu.nvrtc import compiled
 from kernels.scalar25519 import SMALL_ORDER_YS, L
 from kernels.signature_vectors_table import VECTORS
 from kernels.signatures import VerdictDiffers
@@ -28,9 +30,10 @@ from tests.kernels.forgeries import (
     signed_rows,
 )
 from tests.kernels.gpu import nvrtc
+from tests.kernels.gpu.compiled import missing_packages
 from tests.kernels.gpu.ed25519_builds import Build, PtxBuild, device_ptx, open_build
 from tests.kernels.gpu.ed25519_counts import MULTIPLICATIONS, SQUARES
-from tests.kernels.gpu.late_cupy import late_cupy
+from tests.kernels.gpu.late_driver import LateDriver
 from tests.kernels.test_ed25519 import RFC_8032, by_length
 
 oracle: Any = spec.oracle
@@ -264,26 +267,38 @@ def test_multiplications_of_a_verification(rng: np.random.Generator) -> None:
     assert not [name for name in ran if name.startswith(("div", "rem"))]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("cudaErrorIllegalAddress"), MemoryError("full")])
-def test_what_the_driver_refuses_is_a_failed_device(error: Exception) -> None:
-    """Errors of CuPy come out as the one kind that sends the same work to the CPU."""
-    with pytest.raises(DeviceFailed, match=f"signatures: {error}"), ed25519.refusals("signatures"):
-        raise error
-
-
 @pytest.fixture
-def late(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the driver with chunks of 100 rows over streams that do everything late."""
-    cupy = late_cupy()
-    monkeypatch.setattr(ed25519, "require_cupy", lambda: cupy)
-    verifier = ed25519.DeviceVerifier(chunk=100)
-    cupy.kernel.launches.clear()
-    return verifier, cupy.kernel
+def late(monkeypatch: pytest.MonkeyPatch) -> tuple[ed25519.DeviceVerifier, LateDriver]:
+    """Return the verifier with chunks of 100 rows over streams that do everything late."""
+    driver = LateDriver()
+    monkeypatch.setattr("kernels.gpu.device.open_driver", lambda: driver)
+    verifier = ed25519.DeviceVerifier(Device(), chunk=100)
+    driver.launches.clear()
+    return verifier, driver
+
+
+def test_machine_code_is_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NVIDIA's compiler is asked once for a text and said to be; a text that is none is refused."""
+    if missing_packages():
+        pytest.skip(missing_packages())
+    monkeypatch.setattr("kernels.jit.CONFIG.CACHE_DIR", str(tmp_path))
+    source = 'extern "C" __global__ void nothing() {}'
+    codes = [compiled("nothing", source, (), 90) for _ in range(2)]
+    assert codes[0] == codes[1]
+    assert codes[0].startswith(b"\x7fELF")
+    assert capsys.readouterr().err.count("nothing is compiled") == 1
+    assert compiled("nothing", source, ("-DOTHER",), 90).startswith(b"\x7fELF")
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(DeviceFailed, match=r"COMPILATION: source\.cu.*\n *nonsense"):
+        compiled("wrong", "nonsense", (), 90)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_chunks_wait_for_each_other(late: Any, rng: np.random.Generator) -> None:
     """Any number of rows and lengths, in chunks in two slots: verdicts are those of their rows."""
-    verifier, kernel = late
+    verifier, driver = late
     for count, length in (
         (0, 160),
         (1, 160),
@@ -294,22 +309,22 @@ def test_chunks_wait_for_each_other(late: Any, rng: np.random.Generator) -> None
         (420, 400),
     ):
         rows, bad = corrupted(rng, signed_rows(rng, count, length), 2)
-        kernel.launches.clear()
+        driver.launches.clear()
         assert verifier.verify(*rows).tolist() == (~bad).tolist()
         size = ed25519.chunk_rows(length, 100)
-        assert kernel.launches == [min(size, count - at) for at in range(0, count, size)]
+        assert driver.launches == [min(size, count - at) for at in range(0, count, size)]
     verifier.close()
 
 
 def test_a_launch_that_does_not_run_is_noticed(late: Any, rng: np.random.Generator) -> None:
     """Verdicts of an earlier batch are never taken for those of one that was not judged."""
-    verifier, kernel = late
+    verifier, driver = late
     rows = signed_rows(rng, 250, 160)
     assert verifier.verify(*rows).all()
-    kernel.is_broken = True
+    driver.is_broken = True
     with pytest.raises(DeviceFailed, match="without a verdict"):
         verifier.verify(*rows)
-    kernel.is_broken = False
+    driver.is_broken = False
     rows[1][7, 40] ^= 1
     assert np.flatnonzero(~verifier.verify(*rows)).tolist() == [7]
 

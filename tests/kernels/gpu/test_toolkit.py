@@ -61,5 +61,6 @@ def test_cuda_without_its_compiler_is_no_device(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("numba.cuda.is_available", is_available)
     monkeypatch.setattr(backend, "SIMULATED", False)
+    monkeypatch.setattr(backend, "require_packages", lambda: None)
     with pytest.raises(DeviceUnavailable, match=r"Failure finding libnvvm\.so: .*CUDA_HOME"):
         backend.open_gpu(DeviceSettings(), None, lambda _: None)

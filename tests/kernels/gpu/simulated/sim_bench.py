@@ -11,6 +11,7 @@ from bench.blocks import build
 from bench.device import BYTES
 from bench.workloads import synthetic
 from kernels.backend import BackendName, DeviceUnavailable, open_backend
+from kernels.gpu import ed25519
 from tests.kernels.gpu.compiled import KERNELS
 
 
@@ -40,7 +41,7 @@ def test_the_arm_equals_the_serial_one(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_bytes_are_those_of_kernels() -> None:
     """The table of bytes names kernels and copies, and nothing else."""
-    names = {name.split(".")[1] for name in KERNELS} | {"copy_in", "copy_back"}
+    names = {name.split(".")[1] for name in KERNELS} | {ed25519.KERNEL, "copy_in", "copy_back"}
     assert set(BYTES) <= names
 
 

@@ -298,6 +298,12 @@ void *software::entry(const char *name) {
     return found == table.end() ? nullptr : found->second;
 }
 
+// NVIDIA's runtime compiler looks for tables that no header describes, and goes on without them.
+API cuGetExportTable(const void **table, const CUuuid *) {
+    *table = nullptr;
+    return CUDA_ERROR_NOT_FOUND;
+}
+
 API cuGetProcAddress(const char *name, void **function, int, cuuint64_t,
                      CUdriverProcAddressQueryResult *status) {
     *function = entry(name);

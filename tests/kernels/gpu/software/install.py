@@ -2,8 +2,8 @@
 
 The driver is compiled once, loaded by its path, and then found by its name: the loader of the
 system gives a library that is there already to whoever asks for `libcuda.so.1`. Numba's real host
-path then runs on it, with kernels from the PTX that its linker makes. CuPy, which the verifier of
-signatures uses, is not run through it: `late_cupy` stands in its place.
+path then runs on it, with kernels from the PTX that its linker makes; those in CUDA C from the PTX
+that NVIDIA's runtime compiler makes.
 """
 
 import ctypes
@@ -16,12 +16,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from importlib.machinery import ModuleSpec
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from kernels.gpu import nvrtc
 from kernels.jit import cache_root
 from tests.kernels.gpu.compiled import missing_packages
 
@@ -157,7 +158,6 @@ def install(
         _register_loader(library, build or _build_module)
         _installed.append(SoftwareDevice(library))
         _take_ptx()
-        _replace_cupy()
     _installed[0].set_schedule(schedule, seed)
     return _installed[0]
 
@@ -221,7 +221,7 @@ def _register_loader(library: Any, build: Callable[[str, Path], Path]) -> None:
 
 
 def _take_ptx() -> None:
-    """Let Numba's linker return PTX, not machine code: the software device runs nothing else.
+    """Let compilers return PTX, not machine code: the software device runs nothing else.
 
     `_Linker.complete` is where all code of a kernel comes together; what it returns goes to the
     driver as it is. Compiled kernels are kept by Numba under a key, which has to say so too.
@@ -239,11 +239,4 @@ def _take_ptx() -> None:
     of_device = JITCUDACodegen.magic_tuple
     _Linker.complete = complete
     JITCUDACodegen.magic_tuple = lambda codegen: (*of_device(codegen), "software")
-
-
-def _replace_cupy() -> None:
-    from tests.kernels.gpu.late_cupy import late_cupy
-
-    module = late_cupy()
-    module.__spec__ = ModuleSpec("cupy", None)  # who looks whether there is one looks at this
-    sys.modules["cupy"] = module
+    nvrtc.compiled = partial(nvrtc.compiled, kind=("compute", "PTX"))

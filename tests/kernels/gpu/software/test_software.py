@@ -78,6 +78,13 @@ def test_failures(schedule: str) -> None:
 
 @needs_packages
 @pytest.mark.parametrize("schedule", ["late", "random"])
+def test_signatures(schedule: str) -> None:
+    """Batches have the verdicts of their rows, whenever streams do their work."""
+    run_claims(f"{SOFTWARE}/soft_signatures.py", schedule=schedule)
+
+
+@needs_packages
+@pytest.mark.parametrize("schedule", ["late", "random"])
 def test_claims_of_the_simulator(schedule: str) -> None:
     """What holds in the simulator holds for compiled kernels on streams."""
     files = sorted((REPOSITORY / SIMULATED).glob("sim_*.py"))
