@@ -251,10 +251,12 @@ def remove_accounts(entries: Any, records: Any, secret: Any, count: Any, count_a
 
 
 @njit
-def write_values(records: Any, slots: Any, balances: Any, nonces: Any) -> None:
-    """Set balances and nonces, (m,) uint64, of the records at `slots`, (m,) uint32."""
-    for i in range(slots.shape[0]):
-        ahead = slots[min(i + 16, slots.shape[0] - 1)]
+def write_values(
+    records: Any, slots: Any, balances: Any, nonces: Any, start: Any, stop: Any
+) -> None:
+    """Set balances and nonces, (m,) uint64, of the records at slots[start:stop], (m,) uint32."""
+    for i in range(start, stop):
+        ahead = slots[min(i + 16, stop - 1)]
         prefetch_write(records, np.int64(ahead))
         slot = np.int64(slots[i])
         records[slot, 4] = balances[i]

@@ -40,6 +40,7 @@ SUPPLY_END = 1 << 63
 LOOKUP_GRAIN = 4096
 LANE_GRAIN = 4096
 SETTLE_GRAIN = 8192
+WRITE_GRAIN = 16384
 """Items below which another thread costs more than it brings."""
 
 _NO_ROWS = np.empty(0, np.int32)
@@ -375,8 +376,11 @@ class HostAccounts:
     def _write(self, slots: U32, balances: U64, nonces: U64) -> None:
         """Set balances and nonces of the records at `slots`."""
         assert not len(slots) or int(slots[-1]) < self.count, "slots of accounts that exist"
-        accounts.write_values(
-            self.records, read_only(slots), read_only(balances), read_only(nonces)
+        self._pool.run(
+            accounts.write_values,
+            self._ranges(len(slots), grain=WRITE_GRAIN),
+            self.records,
+            *(read_only(array) for array in (slots, balances, nonces)),
         )
 
     def _apply(

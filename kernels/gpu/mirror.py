@@ -1,18 +1,22 @@
 """The host's flat copy of the accounts of a device: behind it by write sets that are under way.
 
 Queries and re-checks read here. Write sets are applied on a thread of their own, so that a block
-does not wait for them; whoever reads or writes waits until all that were handed over are in. The
-copy has no tree until the device is given up.
+does not wait for them unless too many are under way; whoever reads or writes waits until all that
+were handed over are in. The copy has no tree until the device is given up.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final
 
 from kernels.host_accounts import HostAccounts
 from kernels.layout import U32, U64, Changes
 from kernels.merkle import MerkleTree
+
+FOLLOWING_MAX: Final = 8
+"""Write sets that are under way at a time; each keeps its block's arrays in locked memory."""
 
 
 class LateTree:
@@ -76,20 +80,26 @@ class Mirror:
         self._accounts = accounts
         self.tree = tree
         self._thread = ThreadPoolExecutor(1, "mirror")
-        self._last: Future[None] | None = None
+        self._following: deque[Future[None]] = deque(maxlen=FOLLOWING_MAX)
+        """the last ones that were handed over, in order"""
         self._lock = threading.Lock()
 
     def follow(self, move: Callable[[Changes], None], changes: Changes) -> None:
-        """Apply `move`, HostAccounts.redo or undo of `now`, after all that came before."""
+        """Apply `move`, HostAccounts.redo or undo of `now`, after all that came before.
+
+        Waits while FOLLOWING_MAX are under way.
+        """
         with self._lock:
-            before = self._last
-            self._last = self._thread.submit(_in_order, before, move, changes)
+            before = self._following[-1] if self._following else None
+            if len(self._following) == FOLLOWING_MAX:
+                wait([self._following[0]])
+            self._following.append(self._thread.submit(_in_order, before, move, changes))
 
     @property
     def now(self) -> HostAccounts:
         """Return the accounts with everything applied that was handed over."""
         with self._lock:
-            last = self._last
+            last = self._following[-1] if self._following else None
         if last is not None:
             last.result()
         return self._accounts
