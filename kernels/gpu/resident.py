@@ -18,6 +18,7 @@ from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.device import Arena, Device
 from kernels.gpu.failures import DeviceDiffers
 from kernels.gpu.grid import SIMULATED
+from kernels.gpu.long_lanes import walk_long_lanes
 from kernels.gpu.prefix import prefix_sums
 from kernels.gpu.tree import DeviceTree, leaves_of
 from kernels.gpu.uploads import Uploads
@@ -37,7 +38,7 @@ from kernels.layout import (
 )
 
 LONG_LANE: Final = 6 if SIMULATED else 512
-"""A lane of more transactions is scanned by a block of threads; a thread walks about ten per us."""
+"""A lane of more transactions is scanned by blocks of threads; a thread walks about ten per us."""
 ROWS_PER_COPY: Final = 1 << 20
 """Records that are copied to the device at once when accounts are opened."""
 
@@ -131,10 +132,7 @@ class DeviceAccounts:
         launch = self._device.launch
         launch(walks.claim_senders, lanes, senders, self._first_lanes)
         launch(walks.walk_short, lanes, *before, np.uint64(self._long_lane), *after)
-        long_lanes = np.flatnonzero(np.diff(lane_offsets) > self._long_lane).astype(np.int32)
-        if len(long_lanes):
-            listed = self._arena.put("long_lanes", long_lanes)
-            self._device.launch_blocks(walks.walk_long, len(long_lanes), *before, listed, *after)
+        walk_long_lanes(self._device, self._arena, lane_offsets, self._long_lane, before, after)
         launch(walks.release_senders, lanes, senders, self._first_lanes)
         found = self._fetch_all(*after)
         for name, host, twin in zip(("statuses", "balances", "nonces"), found, after, strict=False):

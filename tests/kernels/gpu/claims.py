@@ -11,6 +11,8 @@ from bench.workloads import synthetic
 from engine.state import State
 from engine.transition import all_verified, execute_payload
 from kernels.backend import Backend
+from kernels.gpu.grid import THREADS
+from kernels.gpu.lane_tiles import LANE_TILE
 from spec import oracle
 from tests.engine.ledgers import (
     CHAIN_ID,
@@ -22,10 +24,14 @@ from tests.engine.ledgers import (
 )
 from tests.kernels.arms import random_columns
 from tests.kernels.gpu.blocks import BALANCE, RandomBlocks, keys_of
+from tests.kernels.gpu.lanes import MONEY_ENDS, OUTCOMES, RandomLanes, open_lane_accounts
 
 Arms = tuple[Backend, Backend]
 ROUNDS = 5
 """Of what only some orders of threads show."""
+MANY_TILES = 24
+BLOCKS_OF_ALL_OUTCOMES = 100
+"""Random blocks of lanes among which there is each of the outcomes."""
 
 
 def random_blocks(arms: Arms, rng: np.random.Generator, count: int) -> RandomBlocks:
@@ -55,6 +61,33 @@ def check_workload(
             )
         hashes.append((outcome.state_hash, outcome.receipts_hash))
     assert hashes[0] == hashes[1]
+
+
+def check_random_lanes(arms: Arms, rng: np.random.Generator, blocks: int, tiles: int) -> None:
+    """Assert that lanes of up to so many tiles, wherever they fail, come to the same on both."""
+    lanes = RandomLanes(rng, *map(open_lane_accounts, arms))
+    lanes.step_past_a_border(tiles - 2)
+    assert lanes.seen[MONEY_ENDS] == 1
+    for _ in range(blocks):
+        lanes.step(tiles)
+    assert sum(lanes.seen.values()) == 1 + blocks
+    assert len(lanes.seen) == len(OUTCOMES) or blocks < BLOCKS_OF_ALL_OUTCOMES
+
+
+def check_many_tiles(arms: Arms, rng: np.random.Generator, rounds: int) -> None:
+    """Assert that a lane fails to the unit behind so many times as many tiles as threads."""
+    lanes = RandomLanes(rng, *map(open_lane_accounts, arms))
+    length = rounds * THREADS * LANE_TILE + 3
+    lanes.step_to(length, lacking=length - 2)
+    assert lanes.seen[MONEY_ENDS] == 1
+
+
+def check_tiles_that_fail_together(arms: Arms, rng: np.random.Generator) -> None:
+    """Assert that the first of many failing tiles counts, whichever thread looks last."""
+    lanes = RandomLanes(rng, *map(open_lane_accounts, arms))
+    for _ in range(ROUNDS):
+        lanes.step_to(MANY_TILES * LANE_TILE, lacking=int(rng.integers(1, 3 * LANE_TILE)))
+    assert lanes.seen[MONEY_ENDS] == ROUNDS
 
 
 def check_costs_that_wrap(backend: Backend, before: int) -> None:

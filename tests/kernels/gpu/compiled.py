@@ -28,6 +28,10 @@ KERNELS: Final = {
     "hashes.hash_messages": "bb ww",
     "hashes.hash_receipts": "ww b b q w ww",
     "hashes.hash_transactions": f"{_COLUMNS} qq qq qq qq ww",
+    "long_lanes.add_costs": "i qq",
+    "long_lanes.judge_tiles": f"{_WALK} i i i qq",
+    "long_lanes.pay_tiles": f"{_WALK} i i i qq b",
+    "long_lanes.walk_long": f"{_WALK} i i qq b q q q",
     "prefix.add_tiles": "w w",
     "prefix.fill_u32": "w W",
     "prefix.fill_u64": "q Q",
@@ -57,7 +61,6 @@ KERNELS: Final = {
     "tree.hash_top": "ww L L L L ww w ww",
     "walks.claim_senders": "w w",
     "walks.release_senders": "w w",
-    "walks.walk_long": f"{_WALK} i b q q q",
     "walks.walk_short": f"{_WALK} Q b q q q",
 }
 """module.kernel -> types of its arguments, see `_types`"""

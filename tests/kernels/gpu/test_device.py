@@ -9,6 +9,7 @@ import pytest
 from bench.workloads import SYNTHETIC
 from engine.crossover import crossover
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
+from kernels.gpu.long_lanes import FEW_TILES
 from tests.kernels.gpu import claims
 from tests.kernels.gpu.claims import Arms
 
@@ -46,6 +47,16 @@ def test_random_blocks(arms: Arms, rng: np.random.Generator) -> None:
 def test_workloads(arms: Arms, name: str) -> None:
     """Every made-up workload of the benchmark, also one hot sender, comes to the same on both."""
     claims.check_workload(arms, name, count=100_000, per_block=50_000)
+
+
+def test_random_lanes(arms: Arms, rng: np.random.Generator) -> None:
+    """Lanes that fail, or are refused, beside any border of a tile come to the same on both."""
+    claims.check_random_lanes(arms, rng, BLOCKS, 2 * FEW_TILES)
+
+
+def test_more_tiles_than_threads(arms: Arms, rng: np.random.Generator) -> None:
+    """A lane of a million fails to the unit at its end."""
+    claims.check_many_tiles(arms, rng, 2)
 
 
 @pytest.mark.parametrize("before", [0, 1_000, 100_000])

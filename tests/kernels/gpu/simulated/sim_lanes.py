@@ -5,9 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernels.backend import open_backend
+from kernels.gpu import lane_tiles, long_lanes
+from kernels.gpu.grid import SIMULATED
+from kernels.gpu.lane_tiles import LANE_TILE
 from kernels.gpu.resident import LONG_LANE
 from spec import oracle
 from tests.engine.ledgers import CHAIN_ID, accounts, engine_result, key, oracle_result
+from tests.kernels.gpu import claims
+from tests.kernels.gpu.lanes import RandomLanes, open_lane_accounts
 from tests.kernels.gpu.simulated.arms import Gpu, check_block, gpu, open_state, transfer
 
 __all__ = ["gpu"]
@@ -15,9 +21,12 @@ __all__ = ["gpu"]
 WRAPPING = 2**64 - 52
 """With 50 before and 40 behind it, a prefix sum that wraps folds back below a balance of 100."""
 LONG = 3 * LONG_LANE
+TILES_MAX = 3
+"""Of random lanes; in the simulator two make a lane of many."""
+BLOCKS = 1
 
 
-@pytest.mark.parametrize("before", [0, LONG_LANE + 3, 14, 15])
+@pytest.mark.parametrize("before", [0, LONG_LANE + 3, LANE_TILE - 2, LANE_TILE - 1])
 def test_costs_that_wrap_mint_nothing(gpu: Gpu, before: int) -> None:
     """The golden case fails one by one, walked by a thread or scanned at any place of a tile."""
     amounts = [0] * before + [50, WRAPPING, 40]
@@ -62,6 +71,45 @@ def test_defects_in_long_lanes(gpu: Gpu, wrong: dict[str, Any], rng: np.random.G
     state = open_state(made, gpu.backend)
     payload = oracle.encode_payload([lane])
     assert engine_result(state, payload)[0] == oracle_result(made, payload)[0]
+
+
+def test_random_lanes(gpu: Gpu, rng: np.random.Generator) -> None:
+    """Several lanes that fail or are refused beside borders of tiles; compiled code has more."""
+    cpu = open_backend("serial")
+    claims.check_random_lanes((cpu, gpu.backend), rng, BLOCKS, TILES_MAX)
+    cpu.close()
+
+
+def test_more_tiles_than_threads(gpu: Gpu, rng: np.random.Generator) -> None:
+    """What a lane spends before a tile is carried over all tiles before it."""
+    cpu = open_backend("serial")
+    claims.check_many_tiles((cpu, gpu.backend), rng, 1)
+    cpu.close()
+
+
+def test_tiles_that_are_good_are_not_walked_again(
+    gpu: Gpu, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One block of threads goes on behind the tile of a lane's first failure, and only there.
+
+    The simulator alone calls what this puts between; compiled code is what it was.
+    """
+    cpu = open_backend("serial")
+    lanes = RandomLanes(rng, *map(open_lane_accounts, (cpu, gpu.backend)))
+    walked: list[int] = []
+
+    def walk_tile(*given: Any) -> Any:
+        walked.append(int(given[4]))
+        return lane_tiles.walk_tile(*given)
+
+    if SIMULATED:
+        monkeypatch.setattr(long_lanes, "walk_tile", walk_tile)
+    lanes.step_to(3 * LANE_TILE, lacking=None)
+    lanes.step_to(3 * LANE_TILE, lacking=3 * LANE_TILE - 1)
+    assert walked == []
+    lanes.step_to(3 * LANE_TILE, lacking=LANE_TILE)
+    assert set(walked) == ({2 * LANE_TILE} if SIMULATED else set())
+    cpu.close()
 
 
 def test_senders_without_account_or_with_two_lanes(gpu: Gpu) -> None:

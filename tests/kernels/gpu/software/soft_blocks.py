@@ -4,6 +4,7 @@
 kernel's threads run one after the other here. `test_device.py` has the same claims at full size.
 """
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from bench.workloads import SYNTHETIC
 from engine.state import State
 from kernels.backend import DeviceSettings, open_backend
+from kernels.gpu import long_lanes
 from kernels.gpu.staging import STAGING_BYTES
 from kernels.layout import ACCOUNT_WORDS
 from tests.kernels.gpu import claims
@@ -20,6 +22,9 @@ from tests.kernels.gpu.claims import Arms
 
 ACCOUNTS = 5_000
 BLOCKS = 24
+LANE_BLOCKS = int(os.environ.get("TOS_LANE_BLOCKS") or 30)
+"""Of random long lanes; set `TOS_LANE_BLOCKS` for a long run."""
+LANE_TILES = 5
 MANY_ACCOUNTS = 5 * STAGING_BYTES // (8 * ACCOUNT_WORDS)
 EVERYTHING = DeviceSettings(crossover_transactions=1, crossover_signatures=1, check_blocks=0)
 
@@ -66,6 +71,22 @@ def test_signed_blocks(arms: Arms, name: str) -> None:
 def test_costs_that_wrap_mint_nothing(arms: Arms, before: int) -> None:
     """The golden case, in a short lane and at the end of long ones, is the oracle's."""
     claims.check_costs_that_wrap(arms[1], before)
+
+
+def test_random_lanes(
+    arms: Arms, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes that fail, or are refused, beside any border of a tile come to the same on both.
+
+    So that lanes of two tiles are walked side by side, not only those of many.
+    """
+    monkeypatch.setattr(long_lanes, "FEW_TILES", 1)
+    claims.check_random_lanes(arms, rng, LANE_BLOCKS, LANE_TILES)
+
+
+def test_tiles_that_fail_together(arms: Arms, rng: np.random.Generator) -> None:
+    """The first of many tiles that fail is where one block of threads goes on."""
+    claims.check_tiles_that_fail_together(arms, rng)
 
 
 def test_lanes_of_one_sender(arms: Arms) -> None:

@@ -19,6 +19,7 @@ from tests.kernels.gpu.software.install import SCHEDULES, missing
 REPOSITORY = Path(__file__).resolve().parents[4]
 SOFTWARE, SIMULATED = "tests/kernels/gpu/software", "tests/kernels/gpu/simulated"
 SECONDS_MAX = 600
+LANE_BLOCKS = "1000"
 OF_THE_SIMULATOR = frozenset({"sim_bench"})
 """Files that say how a simulator differs from a device."""
 
@@ -67,6 +68,15 @@ def test_blocks(schedule: str) -> None:
 def test_blocks_with_threads_that_are_switched() -> None:
     """The same where a kernel's threads are switched at any access of memory, not only in order."""
     run_claims(f"{SOFTWARE}/soft_blocks.py", schedule="random", options=("--interleaved",))
+
+
+@needs_packages
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--interleaved",)], ids=["in order", "interleaved"])
+def test_many_random_lanes(options: tuple[str, ...]) -> None:
+    """Long lanes come to the same in thousands of blocks, in any order of threads."""
+    claims = (f"{SOFTWARE}/soft_blocks.py", "-k", "random_lanes")
+    run_claims(*claims, schedule="random", options=options, TOS_LANE_BLOCKS=LANE_BLOCKS)
 
 
 @needs_packages
