@@ -78,7 +78,7 @@ def test_random_lanes(
 ) -> None:
     """Lanes that fail, or are refused, beside any border of a tile come to the same on both.
 
-    So that lanes of two tiles are walked side by side, not only those of many.
+    Two tiles are many here: more of them are walked side by side, and blocks can be small.
     """
     monkeypatch.setattr(long_lanes, "FEW_TILES", 1)
     claims.check_random_lanes(arms, rng, LANE_BLOCKS, LANE_TILES)

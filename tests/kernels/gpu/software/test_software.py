@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[4]
 SOFTWARE, SIMULATED = "tests/kernels/gpu/software", "tests/kernels/gpu/simulated"
 SECONDS_MAX = 600
 LANE_BLOCKS = "1000"
+"""Random blocks of long lanes where time is no matter."""
 OF_THE_SIMULATOR = frozenset({"sim_bench"})
 """Files that say how a simulator differs from a device."""
 
@@ -74,7 +75,7 @@ def test_blocks_with_threads_that_are_switched() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--interleaved",)], ids=["in order", "interleaved"])
 def test_many_random_lanes(options: tuple[str, ...]) -> None:
-    """Long lanes come to the same in thousands of blocks, in any order of threads."""
+    """Long lanes come to the same in many more blocks, in any order of threads."""
     claims = (f"{SOFTWARE}/soft_blocks.py", "-k", "random_lanes")
     run_claims(*claims, schedule="random", options=options, TOS_LANE_BLOCKS=LANE_BLOCKS)
 
