@@ -84,6 +84,11 @@ def test_random_lanes(
     claims.check_random_lanes(arms, rng, LANE_BLOCKS, LANE_TILES)
 
 
+def test_more_tiles_than_threads(arms: Arms, rng: np.random.Generator) -> None:
+    """What a lane spends before a tile is carried over all tiles before it."""
+    claims.check_many_tiles(arms, rng, 1)
+
+
 def test_tiles_that_fail_together(arms: Arms, rng: np.random.Generator) -> None:
     """The first of many tiles that fail is where one block of threads goes on."""
     claims.check_tiles_that_fail_together(arms, rng)
