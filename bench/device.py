@@ -35,7 +35,8 @@ BYTES: Final = {
     "claim_senders": 4 + 32,
     "release_senders": 4 + 32,
     "walk_short": 192 - 16 - 64 - 32 + 32 + 4 + 1,
-    "walk_long": 192 - 16 - 64 - 32 + 4 + 1,
+    "judge_tiles": 8 * 74,
+    "pay_tiles": 8 * 21,
     "flag_missing": 1 + 4 + 4,
     "list_missing": 4 + 4,
     "mark_changed": 2 * (4 + 32),
@@ -50,7 +51,9 @@ BYTES: Final = {
     "copy_in": 1,
     "copy_back": 1,
 }
-"""kernel -> bytes per thread, of a copy per byte; others are launched for a few items alone"""
+"""kernel -> bytes per thread, of a copy per byte; others are launched for a few items alone
+
+A thread of the two for tiles takes eight transactions."""
 
 
 def pinned_payload(backend: GpuBackend, payload: bytes) -> memoryview:
