@@ -34,8 +34,6 @@ from engine_api.types import EngineApiError
 THREADS = 4
 WAITING_MAX = 64
 """Questions that wait for a thread or run on one."""
-BODY_TIMEOUT_S = 30
-"""in which a body has to arrive"""
 BODIES_MAX = 8
 """Bodies that are read at once: 8 x 12 MiB."""
 READ_ATTEMPTS = 5_000
@@ -43,7 +41,7 @@ READ_PAUSE_MS = 1
 
 JSON = "application/json"
 ACCOUNTS = "/v1/accounts/"
-BATCH = "batch"
+BATCH = submission.BATCH_PATH.rpartition("/")[2]
 """A path of its own where a hash would stand."""
 _ENCODER = msgspec.json.Encoder()
 _JSON_HEADERS = [(b"content-type", JSON.encode())]
@@ -75,7 +73,7 @@ class Api:
                 Route("/v1/status", self._status, methods=get),
                 Route("/v1/accounts/{address}", self._account, methods=get),
                 Route("/v1/accounts/{address}/transactions", self._history, methods=get),
-                Route(f"/v1/transactions/{BATCH}", self._submit_batch, methods=post),
+                Route(submission.BATCH_PATH, self._submit_batch, methods=post),
                 Route("/v1/transactions/{hash}", self._transaction, methods=get),
                 Route("/v1/receipts/{hash}", self._receipt, methods=get),
                 Route("/v1/blocks/{name}", self._block, methods=get),
@@ -215,29 +213,15 @@ class Api:
         self._waiting -= 1
 
     async def _body(self, request: Request, bytes_max: int) -> bytes:
-        """Read a bounded body in bounded time. Raises QueryError."""
+        """Read a body; `BoundedProtocol` bounds its bytes and its time. Raises QueryError."""
         if self._bodies >= BODIES_MAX:
             raise busy(f"{BODIES_MAX} bodies are read already")
         self._bodies += 1
         body = bytearray()
         try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > bytes_max:
-                        raise QueryError(
-                            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                            "query.body_size",
-                            f"the body is longer than {bytes_max} bytes",
-                            "send smaller batches",
-                        )
-        except TimeoutError as error:
-            raise QueryError(
-                HTTPStatus.REQUEST_TIMEOUT,
-                "query.body_timeout",
-                f"the body did not arrive within {BODY_TIMEOUT_S} s",
-                "send it again, faster or in smaller parts",
-            ) from error
+            async for part in request.stream():
+                body += part
+                assert len(body) <= bytes_max, (len(body), bytes_max)
         except ClientDisconnect as error:
             raise bad_request(
                 "query.body_cut", "the client went before its body was there", "send it again"

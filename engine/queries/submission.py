@@ -25,6 +25,7 @@ BATCH_RECORDS_MAX = min(BATCH_MAX, SUBMIT_RECORDS_MAX)
 """Records of one batch."""
 BATCH_BYTES_MAX = BATCH_RECORDS_MAX * TRANSACTION_BYTES + 2**16
 """Of a body, with room for the schema of Arrow's format."""
+BATCH_PATH = "/v1/transactions/batch"
 ONE_BYTES_MAX = 2**14
 
 RECORDS = "application/octet-stream"

@@ -1,4 +1,4 @@
-"""Heads of requests that are too long, too slow, or none: answered, ended, and nothing is kept."""
+"""Requests that are too long, too slow, or none: answered, ended, and nothing is kept."""
 
 import json
 import socket
@@ -9,11 +9,16 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from engine.queries import protocol
-from engine.queries.protocol import HEAD_BYTES_MAX
+from engine.queries.protocol import HEAD_BYTES_MAX, body_bytes_max
+from engine.queries.submission import BATCH_BYTES_MAX, BATCH_PATH, ONE_BYTES_MAX, RECORDS
 from tests.engine.queries.conftest import Node
 
 WAIT_S = 30
 PIECE = b"a" * 1_024
+IN_CHUNKS = b"POST /v1/transactions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+IN_CHUNKS += b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+POST_BATCH = f"POST {BATCH_PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: {RECORDS}\r\n".encode()
+TOO_LONG = POST_BATCH + b"content-length: %d\r\n\r\n" % (BATCH_BYTES_MAX + 1)
 
 
 @contextmanager
@@ -103,3 +108,87 @@ def test_what_is_no_http(node: Node) -> None:
     with connected(node) as client:
         client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n")
         assert error_of(read_all(client), 400) == "query.http"
+
+
+def test_a_body_that_is_announced_as_too_long(node: Node) -> None:
+    """It is refused by its head alone, with no leave to send it, and by every path."""
+    for path in (BATCH_PATH, "/v1/transactions", "/v1/status", "/v1/events", "/x"):
+        for method in ("GET", "POST", "PUT"):
+            for length in (body_bytes_max(path) + 1, 2**62):
+                head = f"{method} {path} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+                with connected(node) as client:
+                    client.sendall(f"{head}content-length: {length}\r\n\r\n".encode())
+                    assert error_of(read_all(client), 413) == "query.body_size"
+
+
+def test_an_announced_body_within_the_bound(node: Node) -> None:
+    """The longest body of each path is taken; one byte more has no place where few bytes have."""
+    head = POST_BATCH + b"connection: close\r\ncontent-length: %d\r\n\r\n"
+    with connected(node) as client:
+        client.sendall(head % BATCH_BYTES_MAX + bytes(BATCH_BYTES_MAX))
+        assert error_of(read_all(client), 409) == "batch.length"
+    assert body_bytes_max("/v1/transactions") == ONE_BYTES_MAX < body_bytes_max(BATCH_PATH)
+
+
+def test_a_body_in_chunks_that_is_too_long(node: Node) -> None:
+    """Nobody knows its length before: the byte that passes the bound ends the connection."""
+    half = b"%x\r\n%s\r\n" % (ONE_BYTES_MAX // 2, bytes(ONE_BYTES_MAX // 2))
+    ends = [(b"0\r\n\r\n", 400, "transaction.form"), (b"1\r\n ", 413, "query.body_size")]
+    for end, status, code in ends:
+        with connected(node) as client:
+            client.sendall(IN_CHUNKS)
+            client.sendall(half * 2)
+            client.sendall(end)
+            assert error_of(read_all(client), status) == code
+
+
+def test_a_body_that_nobody_reads(node: Node) -> None:
+    """Who was answered and sends on and on loses the connection, without a second answer."""
+    begin = b"POST /v1/transactions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with connected(node) as client:
+        client.sendall(begin)
+        assert client.recv(65_536).startswith(b"HTTP/1.1 415 ")
+        client.sendall(b"%x\r\n" % (ONE_BYTES_MAX + 1) + bytes(ONE_BYTES_MAX + 1))
+        assert read_all(client) == b""
+
+
+def test_a_body_that_is_too_long_behind_another_request(node: Node) -> None:
+    """It ends the connection; what was answered before it is answered once."""
+    with connected(node) as client:
+        client.sendall(b"GET /v1/status HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(TOO_LONG + b"abc" + TOO_LONG)
+        assert error_of(read_all(client), 413) == "query.body_size"
+    with connected(node) as client:
+        client.sendall(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(TOO_LONG + b"\0 no HTTP")
+        assert b"HTTP/1.1" not in read_all(client)
+
+
+def test_headers_behind_a_body(node: Node) -> None:
+    """What stands behind the last chunk is bounded as a head is, and so is a chunk without end."""
+    for begin in (b"0\r\nx: ", b"1;"):
+        sent = 0
+        with connected(node) as client:
+            client.sendall(IN_CHUNKS + begin)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                while sent < 100 * HEAD_BYTES_MAX:
+                    sent += client.send(PIECE)
+                    time.sleep(0.001)
+            answer = read_all(client)
+        assert sent < 100 * HEAD_BYTES_MAX
+        if answer:
+            assert error_of(answer, 431) == "query.chunk_bytes"
+
+
+@pytest.mark.parametrize("begin", [IN_CHUNKS, POST_BATCH + b"content-length: 9\r\n\r\n0"])
+def test_a_slow_body(node: Node, monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    """Who sends half of a body keeps no connection, and nobody waits for the rest."""
+    monkeypatch.setattr(protocol, "BODY_TIMEOUT_S", 0.2)
+    with connected(node) as client:
+        client.sendall(begin)
+        assert error_of(read_all(client), 408) == "query.body_timeout"
+    with connected(node) as client:
+        client.sendall(b"GET /v1/status HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1")
+        assert read_all(client).count(b"HTTP/1.1 ") == 1
