@@ -5,12 +5,14 @@ home keeps it. That both mean the same chain is compared again at every start: t
 status names genesis_hash and params_hash.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from consensus.core import state
 from consensus.core.types import (
     VALIDATOR_COUNT_MAX,
     Chain,
@@ -19,7 +21,10 @@ from consensus.core.types import (
     PublicKey,
     Validator,
 )
+from engine_api.parameters import UNFINALIZED_MAX, objection
 from runtime.errors import ExplainedError
+
+assert UNFINALIZED_MAX == state.UNFINALIZED_MAX, "spec/consensus.md, P2"
 
 CHAIN_NAME = "chain.json"
 FILE_BYTES_MAX = 2**20
@@ -85,6 +90,9 @@ def parse_chain(data: bytes, where: str) -> ChainFile:
         keys = [member.public_key for member in members]
         if sorted(set(keys)) != keys:
             raise _bad(where, "a validator set is not ascending by key")
+    wrong = objection(asdict(found.parameters))
+    if wrong is not None:
+        raise _bad(where, f"parameters.{wrong.name}: {wrong.what}; {wrong.why}")
     return found
 
 

@@ -104,8 +104,6 @@ VALIDATOR_COUNT_MAX = 1_024
 """of one epoch"""
 SCHEDULE_COUNT_MAX = 4_096
 """entries of a validator schedule, the set of epoch 0 included"""
-PARAMETER_MAX = 2**32 - 1
-"""of every parameter; some have a lower limit of their own"""
 
 assert SIGNED_BYTES + SIGNATURE_BYTES == TRANSACTION_BYTES
 assert TRANSACTION_BYTES % 64 == 0, "BLAKE3 compresses blocks of 64 bytes"

@@ -8,7 +8,7 @@ parameter have different genesis hashes, hence different signatures. Spec: spec/
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from engine.codec import PayloadLimits, payload_bytes
 from engine.constants import derive_key
 from engine.errors import GenesisError
 from engine.types import Amount, Epoch, Hash32, PublicKey, TimestampMs
+from engine_api.parameters import PAYLOAD_BYTES_MIN, objection
 from kernels.integers import sum_exact
 from kernels.layout import U8, U64
 
@@ -46,7 +47,7 @@ class ScheduledSet(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What the network agrees on beyond amounts, in canonical order; 1 to 2^32 - 1 each."""
+    """What the network agrees on beyond amounts, in order; see `engine_api.parameters`."""
 
     heights_per_epoch: int
     delta_ms: int
@@ -276,19 +277,11 @@ def _check_texts(address_prefix: str, symbol: str) -> None:
 
 def _check_parameters(parameters: Parameters) -> None:
     """Raise GenesisError for a parameter out of range, or one that another one contradicts."""
-    for field in fields(Parameters):
-        highest = constants.PARAMETER_MAX
-        if field.name in ("transactions_max", "objects_max"):
-            highest = 2**31 - 1
-        value = getattr(parameters, field.name)
-        _check_range(f"$.parameters.{field.name}", value, 1, highest)
-    smallest = payload_bytes(1, 1)
-    _check_range(
-        "$.parameters.payload_bytes_max",
-        parameters.payload_bytes_max,
-        smallest,
-        constants.PARAMETER_MAX,
-    )
+    assert payload_bytes(1, 1) == PAYLOAD_BYTES_MIN, "the least payload is one transaction"
+    found = objection(asdict(parameters))
+    if found is not None:
+        where = f"$.parameters.{found.name}"
+        raise genesis_error(found.code, where, found.what, found.why, found.what_to_do)
 
 
 def _sorted_accounts(keys: U8, balances: U64, accounts_max: int) -> tuple[U8, U64]:

@@ -12,11 +12,11 @@ from consensus.client import read_page, url_of
 from consensus.config import LAYERS, Config, load_config
 from consensus.core.types import Parameters
 from consensus.home import HomeError
+from engine_api.parameters import BOUNDS
 from runtime import command_line as shared
 from runtime.command_line import FOLDER
 
 F = TypeVar("F", bound=Callable[..., Any])
-PARAMETER_MAX = 2**32 - 1
 settings_options = shared.settings_options(LAYERS)
 
 
@@ -57,9 +57,8 @@ def parameter_options(command: F) -> F:
         names = [f"--{field.name.replace('_', '-')}"]
         if field.name == "heights_per_epoch":
             names.insert(0, "--epoch-heights")
-        command = click.option(
-            *names, field.name, type=click.IntRange(1, PARAMETER_MAX), help="of the chain"
-        )(command)
+        kind = click.IntRange(*BOUNDS[field.name][:2])
+        command = click.option(*names, field.name, type=kind, help="of the chain")(command)
     return command
 
 

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from engine.constants import PARAMETER_MAX
 from engine.dev import store_dev_keys
 from engine.genesis import Genesis, Parameters, genesis_hash, params_hash
 from engine.genesis_file import load_genesis
 from engine.genesis_new import ACCOUNTS_MAX, CHAIN_ID, NETWORK, read_list, write_new_genesis
+from engine_api.parameters import BOUNDS
 from runtime.command_line import FILE, FOLDER, json_option, print_json
 from runtime.keystore import Keystore
 
@@ -30,7 +30,7 @@ def parameter_options(command: F) -> F:
         decorate = click.option(
             f"--{field.name.replace('_', '-')}",
             field.name,
-            type=click.IntRange(1, PARAMETER_MAX),
+            type=click.IntRange(*BOUNDS[field.name][:2]),
             default=getattr(NETWORK, field.name),
             show_default=True,
         )

@@ -24,7 +24,8 @@ def example() -> dict[str, Any]:
         "address_prefix": "tos",
         "symbol": "TOS",
         "accounts": 3,
-        "parameters": {name: number + 1 for number, name in enumerate(NAMES)},
+        "parameters": {name: 1_000 + number for number, name in enumerate(NAMES)}
+        | {"unfinalized_max": 8},
         "validator_sets": [[first], [first, second]],
     }
 
@@ -33,7 +34,7 @@ def test_a_chain_is_what_the_file_says() -> None:
     """Hashes and keys are bytes, and both sets are there."""
     chain = parse_chain(json.dumps(example()).encode(), "here").chain
     assert chain.genesis_hash == b"\xaa" * 32
-    assert chain.parameters.evidence_window_epochs == len(NAMES)
+    assert chain.parameters.evidence_window_epochs == 1_000 + len(NAMES) - 1
     assert [len(members) for members in chain.validators] == [1, 2]
     assert chain.validators[1][1].power == 2**62
 
@@ -68,3 +69,18 @@ def test_a_file_that_is_missing_or_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "chain.json").write_bytes(b" " * (FILE_BYTES_MAX + 1))
     with pytest.raises(ChainError, match="more than"):
         read_chain(tmp_path / "chain.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"unfinalized_max": 33}, "unfinalized_max"),
+        ({"block_interval_ms": 2_000}, "idle_interval_ms"),
+    ],
+)
+def test_parameters_with_which_no_chain_goes_on(change: dict[str, int], name: str) -> None:
+    """What a genesis may not say is refused here too, with the parameter and the reason."""
+    changed = example()
+    changed["parameters"] |= change
+    with pytest.raises(ChainError, match=rf"parameters\.{name}: .*{next(iter(change.values()))}"):
+        parse_chain(json.dumps(changed).encode(), "here")

@@ -24,6 +24,7 @@ from engine.genesis import (
     validator_set_id,
 )
 from engine.genesis_file import load_genesis, parse_genesis
+from engine.genesis_new import NETWORK
 from spec import oracle
 
 NOWHERE = Path("no-such-folder")
@@ -119,6 +120,35 @@ def test_hash_agrees_with_the_specification() -> None:
     assert transaction_domain(own) == oracle.transaction_domain(own)
 
 
+def near(bounds: tuple[int, int]) -> st.SearchStrategy[int]:
+    """Return numbers around both ends of a range, and small ones in it."""
+    lowest, highest = bounds
+    ends = [lowest - 1, lowest, lowest + 1, highest - 1, highest, highest + 1]
+    small = st.integers(lowest, min(highest, 60_000))
+    return st.one_of(small, small, small, st.sampled_from(ends))
+
+
+@given(st.fixed_dictionaries({name: near(ends) for name, ends in oracle.PARAMETER_BOUNDS.items()}))
+def test_legal_parameters_are_those_of_the_specification(values: dict[str, int]) -> None:
+    """A genesis is refused for its parameters exactly where the oracle refuses them."""
+    genesis = example() | {"parameters": values}
+    if oracle.are_legal_parameters(Parameters(**values)):
+        parse(genesis)
+    else:
+        assert error_of(genesis).where.startswith("$.parameters.")
+
+
+def test_the_parameters_in_use_are_legal() -> None:
+    """Those of a new network are, and times at all of their bounds."""
+    assert oracle.are_legal_parameters(NETWORK)
+    genesis = example()
+    genesis["parameters"] |= {
+        "execute_max_ms": 75_000, "transfer_max_ms": 148_900, "idle_interval_ms": 500,
+        "block_interval_ms": 500, "retransmit_interval_ms": 200, "drift_ms": 3_600_000,
+    }  # fmt: skip
+    assert oracle.are_legal_parameters(parse(genesis).parameters)
+
+
 @given(
     st.dictionaries(KEYS, st.integers(0, 2**50), max_size=20),
     st.dictionaries(KEYS, st.integers(1, 2**50), min_size=1, max_size=5),
@@ -167,7 +197,10 @@ def test_order_does_not_matter(
         ("validators.0.public_key", f"0x{key(5).hex()}"),
         ("validator_schedule", []),
         ("validator_schedule.0.epoch", 6),
-        *[(f"parameters.{name}", 999) for name in Parameters.__dataclass_fields__],
+        *[
+            (f"parameters.{name}", {"unfinalized_max": 9, "block_interval_ms": 401}.get(name, 999))
+            for name in Parameters.__dataclass_fields__
+        ],
     ],
 )
 def test_everything_is_in_the_hash(path: str, value: Any) -> None:
@@ -213,6 +246,14 @@ def test_everything_is_in_the_hash(path: str, value: Any) -> None:
         ("parameters.delta_ms", None, "field", "$.parameters.delta_ms"),
         ("parameters.objects_max", 2**31, "range", "$.parameters.objects_max"),
         ("parameters.payload_bytes_max", 831, "range", "$.parameters.payload_bytes_max"),
+        ("parameters.delta_ms", 300_001, "range", "$.parameters.delta_ms"),
+        ("parameters.retransmit_interval_ms", 9, "range", "$.parameters.retransmit_interval_ms"),
+        ("parameters.unfinalized_max", 33, "range", "$.parameters.unfinalized_max"),
+        ("parameters.drift_ms", 2**32 - 1, "range", "$.parameters.drift_ms"),
+        ("parameters.block_interval_ms", 501, "timing", "$.parameters.idle_interval_ms"),
+        ("parameters.idle_interval_ms", 399, "timing", "$.parameters.idle_interval_ms"),
+        ("parameters.retransmit_interval_ms", 199, "timing", "$.parameters.retransmit_interval_ms"),
+        ("parameters.transfer_max_ms", 298_301, "timing", "$.parameters.execute_max_ms"),
         ("accounts.1.balance", -1, "balance", "$.accounts[1].balance"),
         ("accounts.1.balance", "1.5", "balance", "$.accounts[1].balance"),
         ("accounts.1.balance", "01", "balance", "$.accounts[1].balance"),

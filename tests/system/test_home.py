@@ -51,7 +51,7 @@ def home(tmp_path: Path) -> Home:
         consensus(
             "network", "new", "--validators", "1", "--out", str(out), "--accounts", "2",
             "--device", "cpu", "--base-port", str(free_base_port(1)), "--json",
-            "--idle-interval-ms", "100",
+            "--block-interval-ms", "100", "--idle-interval-ms", "100",
         ),
         cwd=REPOSITORY, env=surroundings(), capture_output=True, check=True, timeout=WAIT_S,
     )  # fmt: skip
