@@ -38,7 +38,11 @@ from engine_api.types import EngineApiError, ErrorCode, ForkchoiceStatus, Verdic
 from kernels.backend import Backend
 
 STORED_MAX = 1_024
-"""Unfinalized blocks in the tree; a status names fewer, and no honest network has as many."""
+"""Unfinalized blocks in the tree; a status names fewer, and no honest network has as many.
+
+So many blocks of `payload_bytes_max` are what others can make a home keep before a finalization:
+refused ones are taken back at once, except where a crash came between.
+"""
 EXECUTED_PER_DEPTH = 2
 """At most this many times `unfinalized_max` blocks keep their results."""
 
@@ -212,10 +216,13 @@ class Executor:
                 )
         except InvalidPayload as refusal:
             if ticket is not None:
-                # Refused blocks must not fill the queue to the disk; whether this one found room
-                # there is of no interest any more.
+                # Refused blocks must fill neither the queue to the disk nor the disk; whether this
+                # one found room there is of no interest any more. One that was stored before may
+                # have been answered for: it stays until the next finalization.
                 with contextlib.suppress(StoreFull):
                     ticket.wait()
+                    if ticket.is_new:
+                        self.store.take_back(name)
             return self._refused(parent, fields, header, payload, refusal, own is not None)
         self._commitments[fields.payload_commitment] = name
         self._trim()

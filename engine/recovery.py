@@ -5,12 +5,14 @@ above it are executed again, parents first, every signature verified, since a bl
 written by a process that died before it had judged it. Spec: spec/storage.md#recovery.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 
 from engine import confirm
 from engine.events import Notice, Recovered, Report
 from engine.executor import Executor, open_chain
+from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.verified import VerifiedMarks
 from engine_api.types import Verdict
@@ -60,5 +62,7 @@ def _replay(executor: Executor, name: bytes, report: Report) -> bool:
             found = executor.replay(stored.header, payload)
     if isinstance(found, confirm.Suspect) or found.verdict is not Verdict.VALID:
         report(Notice(text=f"the stored block {name.hex()} is left out: it was never VALID"))
+        with contextlib.suppress(StoreFull):  # then it takes its room until the next finalization
+            store.take_back(name)
         return False
     return True

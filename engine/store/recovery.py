@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.header import Header
 from engine.store.blocks import PAYLOAD_START, header_of
+from engine.store.chain_rows import FINALIZED, HEAD, forget_abandoned
 from engine.store.errors import StoreDamaged, damaged
 from engine.store.rows import BlockRow, Pointer, Rows, RowsDamaged, Writer
 from engine.store.rows_check import check_rows
@@ -20,8 +21,6 @@ from engine.store.segment import Location, LogKind, Position, Record, SegmentLog
 
 NOWHERE = Location(0, 0, 0)
 """Location of a payload that is pruned."""
-FINALIZED = "finalized"
-HEAD = "head"
 
 
 def open_rows(folder: Path) -> tuple[Rows, str | None]:
@@ -183,25 +182,4 @@ def _finalize_found(
         newest = Pointer(height=record.height, block_hash=record.block_hash)
         writer.set_pointer(FINALIZED, newest)
         abandoned += forget_abandoned(writer, newest)
-    return abandoned
-
-
-def forget_abandoned(writer: Writer, finalized: Pointer) -> list[tuple[bytes, BlockRow]]:
-    """Forget the blocks that do not descend from the finalized one, and return them.
-
-    The head falls back to the finalized block if it was among them, or is below.
-    """
-    kept = {finalized.block_hash}
-    abandoned = []
-    for item in writer.unfinalized():
-        row = writer.block(item.block_hash)
-        assert row is not None, "an unfinalized block has a row"
-        if Header.decode(row.header).parent_hash in kept:
-            kept.add(item.block_hash)
-        else:
-            writer.forget_block(item.block_hash, row)
-            abandoned.append((item.block_hash, row))
-    head = writer.pointer(HEAD)
-    if head is None or head.block_hash not in kept:
-        writer.set_pointer(HEAD, finalized)
     return abandoned

@@ -21,17 +21,24 @@ from blake3 import blake3
 
 from engine.genesis import Genesis
 from engine.header import Header
-from engine.store import indexes
+from engine.store import chain_rows, indexes
 from engine.store.blocks import PAYLOAD_START, body_parts, read_transaction
 from engine.store.config import StoreConfig
 from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
-from engine.store.errors import StoreFull, full, not_final, parent_unknown, store_failed, unwritable
+from engine.store.errors import (
+    StoreDamaged,
+    StoreFull,
+    full,
+    parent_unknown,
+    store_failed,
+    unwritable,
+)
 from engine.store.genesis_copy import read_genesis
 from engine.store.history import History, delta_of, encode_history
 from engine.store.home import check_chain, create_home, lock_home, read_format
 from engine.store.indexes import HistoryPage, Place
-from engine.store.recovery import FINALIZED, HEAD, forget_abandoned, open_rows, recover
-from engine.store.rows import BlockRow, Pointer, Reader
+from engine.store.recovery import open_rows, recover
+from engine.store.rows import BlockRow, Pointer
 from engine.store.runs import SortedRuns
 from engine.store.segment import LogKind, Position, SegmentLog, record_bytes
 from engine.store.snapshots import LoadedState, Snapshots, read_history
@@ -85,7 +92,7 @@ class Store:
         self._notices += recover(self._rows, self._blocks, self._history, chain)
         with self._rows.read() as reader:
             self._known = {item.block_hash: item.height for item in reader.unfinalized()}
-            self._finalized, self._head = _pointers(reader)
+            self._finalized, self._head = chain_rows.pointers(reader)
         self._snapshots = Snapshots(home, chain, self._rows, self._history)
         self._transactions = SortedRuns(home / "transactions", chain)
         self._accounts = SortedRuns(home / "accounts", chain)
@@ -167,12 +174,35 @@ class Store:
             future = self._appender.submit(
                 self._append, block_hash, decoded.height, header, payload
             )
-            ticket = self._pending[block_hash] = AppendTicket(future)
+            ticket = self._pending[block_hash] = AppendTicket(future, is_new=True)
         return ticket
 
     def append_block(self, block_hash: bytes, header: bytes, payload: bytes | memoryview) -> None:
         """Make a block durable; what `begin_append` does, and its ticket's `wait`."""
         self.begin_append(block_hash, header, payload).wait()
+
+    def take_back(self, block_hash: bytes) -> bool:
+        """Forget the block that was appended last, since nobody was told that it is kept.
+
+        So refused blocks take no room. False, and it stays until the next finalization, where
+        another one stands behind it. Raises StoreFull, StoreError.
+        """
+        self._check_writable()
+        with self._mutex:
+            assert not self._pending, "wait for the tickets first"
+            try:
+                with self._rows.write() as writer:
+                    end = chain_rows.forget_last(writer, self._blocks.end, block_hash)
+            except StoreFull:
+                raise
+            except BaseException as error:
+                self._fail(error)
+                raise
+            if end is None:
+                return False
+            self._cut(self._blocks, end)
+            del self._known[block_hash]
+        return True
 
     def finalize(self, blocks: Sequence[FinalBlock], head: bytes | None = None) -> list[bytes]:
         """Make blocks irreversible in one durable step; returns the hashes that are abandoned.
@@ -186,8 +216,12 @@ class Store:
             # A block for which there was no room is told to whoever holds its ticket.
             with contextlib.suppress(StoreFull):
                 ticket.wait()
-        rows = self._rows_of(blocks)
-        finalized, followed = self._pointers_after(blocks, rows, head)
+        with self._rows.read() as reader:
+            rows = chain_rows.rows_of(reader, self.home, self.finalized, blocks)
+        finalized = self.finalized
+        if blocks:
+            finalized = Pointer(height=rows[-1].height, block_hash=blocks[-1].block_hash)
+        followed = chain_rows.head_after(self.home, finalized, self.head, head, self._known)
         bodies = [
             body_parts(row.header, encode_history(delta_of(block.changes), block.statuses))
             for block, row in zip(blocks, rows, strict=True)
@@ -205,9 +239,9 @@ class Store:
                 with self._rows.write() as writer:
                     for block, row, place in zip(blocks, rows, locations, strict=True):
                         writer.put_block(block.block_hash, replace(row, history=place))
-                    writer.set_pointer(FINALIZED, finalized)
-                    writer.set_pointer(HEAD, followed)
-                    abandoned = forget_abandoned(writer, finalized)
+                    writer.set_pointer(chain_rows.FINALIZED, finalized)
+                    writer.set_pointer(chain_rows.HEAD, followed)
+                    abandoned = chain_rows.forget_abandoned(writer, finalized)
                     writer.set_durable_end(LogKind.HISTORY, self._history.end)
             except StoreFull:
                 self._cut(self._history, begin)
@@ -217,7 +251,7 @@ class Store:
                 raise
             with self._rows.read() as reader:
                 self._known = {item.block_hash: item.height for item in reader.unfinalized()}
-                self._finalized, self._head = _pointers(reader)
+                self._finalized, self._head = chain_rows.pointers(reader)
         for _, row in abandoned:
             self._blocks.reclaim(row.payload, PAYLOAD_START)
         return [block_hash for block_hash, _ in abandoned]
@@ -261,7 +295,13 @@ class Store:
             row = reader.block(block_hash)
         if row is None or not self._blocks.has(row.payload):
             return None
-        return self._blocks.read(row.payload, block_hash)[PAYLOAD_START:]
+        try:
+            return self._blocks.read(row.payload, block_hash)[PAYLOAD_START:]
+        except StoreDamaged:
+            # The block may have been taken back or abandoned since its row was read.
+            if self.block(block_hash) is None:
+                return None
+            raise
 
     def history(self, block_hash: bytes) -> History | None:
         """Return a finalized block's delta and receipts; None if unknown, unfinalized or pruned.
@@ -417,34 +457,6 @@ class Store:
             with self._mutex:
                 self._pending.pop(block_hash, None)
 
-    def _rows_of(self, blocks: Sequence[FinalBlock]) -> list[BlockRow]:
-        """Return the rows of blocks that continue the finalized chain; raises StoreError."""
-        parent, rows = self.finalized, []
-        with self._rows.read() as reader:
-            for block in blocks:
-                row = reader.block(block.block_hash)
-                if row is None or Header.decode(row.header).parent_hash != parent.block_hash:
-                    raise not_final(self.home, block.block_hash, parent.height)
-                rows.append(row)
-                parent = Pointer(height=row.height, block_hash=block.block_hash)
-        return rows
-
-    def _pointers_after(
-        self, blocks: Sequence[FinalBlock], rows: list[BlockRow], head: bytes | None
-    ) -> tuple[Pointer, Pointer]:
-        """Return `finalized` and `head` as they will be; raises StoreError for an unknown head."""
-        finalized = self.finalized
-        if blocks:
-            finalized = Pointer(height=rows[-1].height, block_hash=blocks[-1].block_hash)
-        if head is None:
-            return finalized, self.head
-        if head == finalized.block_hash:
-            return finalized, finalized
-        height = self._known.get(head, 0)
-        if height <= finalized.height:
-            raise not_final(self.home, head, finalized.height)
-        return finalized, Pointer(height=height, block_hash=head)
-
     def no_room(self) -> str:
         """Return why even an empty block cannot be stored now; nothing while one can."""
         try:
@@ -481,11 +493,3 @@ class Store:
         self._failed = self._failed or error
         if isinstance(error, OSError):
             raise store_failed(self.home, error) from error
-
-
-def _pointers(reader: Reader) -> tuple[Pointer, Pointer]:
-    """Return the finalized block and the head."""
-    finalized, head = reader.pointer(FINALIZED), reader.pointer(HEAD)
-    assert finalized is not None, "recovery sets it"
-    assert head is not None, "recovery sets it"
-    return finalized, head

@@ -35,9 +35,10 @@ class StoredBlock:
 class AppendTicket:
     """A block on its way to the disk."""
 
-    def __init__(self, future: "Future[None]") -> None:
-        """Wrap the work of the background thread."""
+    def __init__(self, future: "Future[None]", *, is_new: bool) -> None:
+        """Wrap the work of the background thread; is_new: the block was not stored before."""
         self._future = future
+        self.is_new = is_new
 
     @property
     def is_over(self) -> bool:
@@ -53,4 +54,4 @@ def durable_ticket() -> AppendTicket:
     """Return the ticket of a block that is durable already."""
     future: Future[None] = Future()
     future.set_result(None)
-    return AppendTicket(future)
+    return AppendTicket(future, is_new=False)

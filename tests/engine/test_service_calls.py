@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import pytest
 
+from engine import executor
 from engine.events import BlockExecuted, Stopped
 from engine.store.config import StoreConfig
 from engine_api.protocol import NEVER, Deadline
@@ -162,6 +163,25 @@ def test_signatures_are_verified_once(home: Home) -> None:
     child = home.maker.block(block, 1, 5)
     assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
     assert asked == [5]
+
+
+def test_unfinalized_blocks_are_bounded(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distinct VALID blocks take no more room beyond the bound; finalizing one makes room again."""
+    monkeypatch.setattr(executor, "STORED_MAX", 5)
+    blocks = [home.maker.block(None, salt) for salt in range(9)]
+    for block in blocks[:5]:
+        assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    used = home.store.disk_use().blocks
+    for block in blocks[5:]:
+        with pytest.raises(EngineApiError) as caught:
+            home.service.new_payload(block.header, block.payload)
+        assert caught.value.code is ErrorCode.RESOURCE_EXHAUSTED
+        assert home.store.disk_use().blocks == used
+    final = blocks[0].hash
+    home.service.forkchoice_updated(final, final, final)
+    child = home.maker.block(blocks[0], 1)
+    assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
+    assert len(home.store.unfinalized()) == 1
 
 
 def test_a_full_disk_is_an_error_and_room_heals_it(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from engine.bad_blocks import BAD_BLOCKS_MAX
 from engine.errors import Reason
-from engine.events import BlockInvalid, PathDisabled
+from engine.events import BlockInvalid, PathDisabled, Recovered
+from engine.store.segment import FILE_HEAD_BYTES
+from engine.store.store import Store
 from engine_api.types import (
     Attributes,
     ForkchoiceStatus,
@@ -173,3 +175,62 @@ def test_a_build_that_only_the_vectorised_path_refuses(home: Home, faulty: Fault
     assert built is not None
     assert built.transaction_count == 1
     assert home.service.degraded
+
+
+def test_refused_blocks_take_no_room(home: Home) -> None:
+    """However many distinct ones come before a finalization, disk and restart know none of them."""
+    first = home.maker.block(None, 1)
+    assert home.service.new_payload(first.header, first.payload).verdict is Verdict.VALID
+    good = home.maker.block(first, 2, 20)
+    used = []
+    for number in range(60):
+        if number % 2:
+            block = good.changed(state_hash=number.to_bytes(32, "big"))
+        else:
+            block = spoil_signature(home.maker.block(first, 3 + number), 0, home)
+        assert home.service.new_payload(block.header, block.payload).verdict is Verdict.INVALID
+        assert home.store.payload(block.hash) is None
+        use = home.store.disk_use()
+        used.append((use.blocks, use.rows))
+    assert len(set(used[10:])) == 1  # by then the pages of the rows are used in turns
+    assert [item.block_hash for item in home.store.unfinalized()] == [first.hash]
+    for executed in (1, 2):
+        home.restart()
+        recovered = [event for event in home.events if isinstance(event, Recovered)]
+        assert recovered[-1].executed_count == executed
+        assert home.service.new_payload(good.header, good.payload).verdict is Verdict.VALID
+        assert home.store.verify() == 2
+
+
+def test_a_refused_block_that_a_crash_left_is_taken_back(home: Home) -> None:
+    """It was written and never judged: it is left out at the start, and takes no room either."""
+    good = home.maker.block(None, 1)
+    before = home.store.disk_use().blocks
+    bad = good.changed(state_hash=bytes(32))
+    home.store.append_block(bad.hash, bad.header, bad.payload)
+    home.restart()
+    assert any(bad.hash.hex() in str(event) for event in home.events)
+    assert home.store.disk_use().blocks <= before + FILE_HEAD_BYTES
+    home.restart()
+    assert home.service.new_payload(good.header, good.payload).verdict is Verdict.VALID
+
+
+def test_a_stored_block_that_is_refused_wrongly_stays(
+    home: Home, faulty: FaultyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered VALID is never given up, also while a broken path refuses it again."""
+    given_up: list[bytes] = []
+    real = Store.take_back
+
+    def watched(store: Store, block_hash: bytes) -> bool:
+        given_up.append(block_hash)
+        return real(store, block_hash)
+
+    monkeypatch.setattr(Store, "take_back", watched)
+    block = home.maker.block(None, 1)
+    assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    faulty.faults.add("refuse")
+    home.restart()
+    assert "the vectorised path is off" in home.service.degraded
+    assert given_up == []
+    assert home.service.new_payload(block.header, None).verdict is Verdict.VALID

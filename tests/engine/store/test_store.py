@@ -10,7 +10,7 @@ import pytest
 
 from engine.store.config import StoreConfig
 from engine.store.errors import StoreError, StoreFull, full
-from engine.store.segment import SegmentLog
+from engine.store.segment import FILE_HEAD_BYTES, Location, SegmentLog
 from engine.store.store import APPENDS_MAX, Store
 from kernels.backend import Backend
 from tests.engine.store.chains import (
@@ -92,6 +92,63 @@ def test_forks_are_abandoned_and_reclaimed(
         store.close()
         store = Store.open(tmp_path / "home", SMALL)
     store.close()
+
+
+def test_the_last_block_is_taken_back(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator
+) -> None:
+    """Its row and its bytes go, also as the first of a file; one with others behind it stays."""
+    maker = Maker(chain_genesis(), backend)
+    store = new_store(tmp_path / "home", maker.genesis)
+    first = maker.block(rng)
+    store_block(store, first)
+    used = store.disk_use().blocks
+    for size in (10, 300, 300, 10):  # some begin a file of their own
+        made = maker.block(rng, size)
+        for _ in range(3):
+            store_block(store, made)
+            assert payload_of(store, made.block_hash) == made.payload
+            assert store.take_back(made.block_hash)
+            assert not store.take_back(made.block_hash)
+            assert store.payload(made.block_hash) is None
+            assert used <= store.disk_use().blocks <= used + FILE_HEAD_BYTES
+        store_block(store, made)
+        assert not store.take_back(maker.made[-2].block_hash)
+        used = store.disk_use().blocks
+    assert store.take_back(made.block_hash)
+    for is_lost in (False, True):
+        store.close()
+        if is_lost:
+            (tmp_path / "home" / "rows" / "data.mdb").unlink()
+        store = Store.open(tmp_path / "home", SMALL)
+        assert [item.height for item in store.unfinalized()] == [1, 2, 3, 4]
+        assert store.verify() == 4
+    store.finalize([item.final for item in maker.made[:4]])
+    assert not store.take_back(maker.made[3].block_hash)
+    store.close()
+
+
+def test_a_block_that_goes_while_it_is_read(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for it gets nothing and no word of damage, though another one stands there."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        gone = maker.block(rng)
+        store_block(store, gone)
+        maker.back()
+        other = maker.block(rng, 5)
+        real = SegmentLog.read
+
+        def late(log: SegmentLog, location: Location, block_hash: bytes) -> memoryview:
+            monkeypatch.undo()
+            assert store.take_back(gone.block_hash)
+            store_block(store, other)
+            return real(log, location, block_hash)
+
+        monkeypatch.setattr(SegmentLog, "read", late)
+        assert store.payload(gone.block_hash) is None
+        assert payload_of(store, other.block_hash) == other.payload
 
 
 def test_what_is_refused(tmp_path: Path, backend: Backend, rng: np.random.Generator) -> None:
