@@ -7,8 +7,9 @@ durable when `Rows.write` ends. Spec: spec/storage.md#rows.
 
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from blake3 import blake3
 from engine.constants import HEADER_BYTES, context_key
 from engine.store.errors import StoreDamaged, damaged, full
 from engine.store.segment import Location, LogKind, Position
+from runtime.durable import write_file
 
 MAP_BYTES = 2**40
 """Address space that LMDB may grow into; the file is as large as its pages."""
 CHECK_BYTES = 16
+MARK_NAME = "closed"
+"""A file beside LMDB's while nobody has it open: the number of the last commit, in digits."""
 READERS_MAX = 64
 
 TABLES = ("blocks", "heights", "unfinalized", "state", "segments")
@@ -140,6 +144,19 @@ class Reader:
         """Compare the checksum of every row and return how many there are."""
         return sum(1 for table in TABLES for _ in self._rows(table))
 
+    def check_newest(self, count: int) -> None:
+        """Compare the rows of the newest `count` heights, and all that are about no height."""
+        for table in ("state", "segments"):
+            for _ in self._rows(table):
+                pass
+        names = [item.block_hash for item in self.unfinalized()]
+        with self._transaction.cursor(db=self._tables["heights"]) as cursor:
+            for key, stored in islice(cursor.iterprev(), count):
+                names.append(checked("heights", bytes(key), bytes(stored)))
+        for name in names:
+            if self.block(name) is None:
+                raise RowsDamaged(f"the row {name.hex()} of blocks is missing")
+
     def _get(self, table: str, key: bytes) -> bytes | None:
         stored = self._transaction.get(key, db=self._tables[table])
         return None if stored is None else checked(table, key, bytes(stored))
@@ -217,6 +234,7 @@ class Rows:
     def __init__(self, folder: Path, *, is_writer: bool = True) -> None:
         """Open or create; raises RowsDamaged for what LMDB itself notices."""
         self.folder = folder
+        self._is_damaged = False
         try:
             self._environment = lmdb.open(
                 str(folder),
@@ -241,6 +259,11 @@ class Rows:
         """Bytes of the file."""
         return (self.folder / "data.mdb").stat().st_size
 
+    @property
+    def last_commit(self) -> int:
+        """Number of the last commit: it grows by one with each."""
+        return int(self._environment.info()["last_txnid"])
+
     @contextmanager
     def read(self) -> Iterator[Reader]:
         """Read within one transaction; raises StoreDamaged where a row is not what was written."""
@@ -264,11 +287,21 @@ class Rows:
                 raise full(self.folder, str(error)) from error
             raise self._damaged(error) from error
 
-    def close(self) -> None:
-        """Close the environment."""
+    def close(self, *, is_clean: bool = False) -> None:
+        """Close the environment.
+
+        is_clean: leave a mark, so that the next one to open need not read every row. There is none
+        where damage was seen, and none after a process that died, of a damaged page perhaps.
+        """
+        number = self.last_commit
         self._environment.close()
+        if is_clean and not self._is_damaged:
+            # Without room for the mark every row is read the next time.
+            with suppress(OSError):
+                write_file(self.folder.joinpath(MARK_NAME), [str(number).encode()])
 
     def _damaged(self, error: Exception) -> StoreDamaged:
+        self._is_damaged = True
         return damaged(
             self.folder / "data.mdb",
             0,

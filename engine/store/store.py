@@ -422,7 +422,7 @@ class Store:
         finally:
             self._blocks.close()
             self._history.close()
-            self._rows.close()
+            self._rows.close(is_clean=self._failed is None)
             self._lock_file.release()
 
     def __enter__(self) -> "Store":

@@ -11,9 +11,11 @@ import lmdb
 import numpy as np
 import pytest
 
+from engine.store import rows_check
 from engine.store.config import StoreConfig
 from engine.store.errors import StoreDamaged, StoreError, StoreFull
 from engine.store.home import FORMAT_NAME
+from engine.store.rows import MARK_NAME
 from engine.store.rows_check import child_environment
 from engine.store.store import Store
 from kernels.backend import Backend
@@ -131,6 +133,79 @@ def test_one_flipped_byte_in_a_row(
     notices = read_all(tmp_path / "home", maker, backend)
     assert any("checksum" in text for text in notices)
     assert any("made the rows anew" in text for text in notices)
+
+
+def spoil_header(home: Path, maker: Maker, height: int) -> None:
+    """Flip a bit of a block's row wherever it stands in the file, as a failing disk would."""
+    path = home / "rows" / "data.mdb"
+    header = maker.made[height - 1].header
+    data = path.read_bytes()
+    assert header in data
+    path.write_bytes(data.replace(header, header[:-1] + bytes([header[-1] ^ 1])))
+
+
+@pytest.mark.parametrize("is_clean", [True, False])
+def test_old_rows_are_read_after_an_end_that_was_not_clean(
+    made_home: tuple[Path, Maker], tmp_path: Path, backend: Backend,
+    monkeypatch: pytest.MonkeyPatch, is_clean: bool,
+) -> None:  # fmt: skip
+    """After a clean one the newest are, and damage in old ones is found when they are asked for."""
+    monkeypatch.setattr(rows_check, "NEWEST", 3)
+    source, maker = made_home
+    home = tmp_path / "home"
+    shutil.copytree(source, home)
+    if not is_clean:
+        with Store.open(home, SMALL):
+            shutil.copytree(home, tmp_path / "killed")
+        home = tmp_path / "killed"
+    spoil_header(home, maker, 7)
+    store = Store.open(home, SMALL)
+    if is_clean:
+        assert store.take_notices() == []
+        with pytest.raises(StoreDamaged, match="checksum"):
+            store.block_at(7)
+        assert store.block_at(8) is not None
+        store.close()
+        store = Store.open(home, SMALL)
+    assert any("made the rows anew" in text for text in store.take_notices())
+    assert store.block_at(7) is not None
+    store.close()
+    assert read_all(home, maker, backend) == []
+
+
+@pytest.mark.parametrize("height", [8, 10, 11, 12])
+def test_the_newest_rows_are_always_read(
+    made_home: tuple[Path, Maker], tmp_path: Path, backend: Backend,
+    monkeypatch: pytest.MonkeyPatch, height: int,
+) -> None:  # fmt: skip
+    """Damage in them, final or not, is mended before anything is read from them."""
+    monkeypatch.setattr(rows_check, "NEWEST", 3)
+    source, maker = made_home
+    shutil.copytree(source, tmp_path / "home")
+    spoil_header(tmp_path / "home", maker, height)
+    notices = read_all(tmp_path / "home", maker, backend)
+    assert any("made the rows anew" in text for text in notices)
+
+
+def test_a_mark_of_another_commit_counts_for_nothing(
+    made_home: tuple[Path, Maker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark stands beside closed rows alone, and an older one does not speak for newer rows."""
+    monkeypatch.setattr(rows_check, "NEWEST", 3)
+    source, maker = made_home
+    home = tmp_path / "home"
+    shutil.copytree(source, home)
+    mark = home / "rows" / MARK_NAME
+    old = mark.read_bytes()
+    with Store.open(home, SMALL) as store:
+        assert not mark.exists()
+        store.set_head(maker.made[10].block_hash)
+    assert int(mark.read_bytes()) > int(old)
+    for text in (old, b"", b"9" * 5_000, b"\xff"):
+        mark.write_bytes(text)
+        spoil_header(home, maker, 7)
+        with Store.open(home, SMALL) as store:
+            assert any("made the rows anew" in notice for notice in store.take_notices())
 
 
 def test_a_whole_file_that_is_lost(
