@@ -29,7 +29,9 @@ from engine_api.transport import (
     SERVICE,
     STATUSES,
     UNIX,
+    cannot_listen,
     check_address,
+    check_port,
     prepare_folder,
 )
 from engine_api.types import TIMEOUT_MS_MAX, Bodies, EngineApiError, ErrorCode, SetupError
@@ -89,6 +91,8 @@ class EngineApiServer:
         self._boot_id = self._engine.get_status().boot_id
         if self.address.startswith(UNIX):
             prepare_folder(Path(self.address[len(UNIX) :]))
+        else:
+            check_port(self.address)
         server = grpc.server(
             ThreadPoolExecutor(CALLS_MAX, thread_name_prefix="engine-api"),
             options=[*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)],
@@ -98,13 +102,8 @@ class EngineApiServer:
         try:
             port = server.add_insecure_port(self.address)
         except RuntimeError as error:
-            raise SetupError(
-                "engine_api.address_in_use",
-                what="the Engine API cannot listen",
-                where=self.address,
-                why=str(error).partition(";")[0],
-                what_to_do="stop the process that listens there, or choose another address",
-            ) from error
+            # Somebody was faster than `check_port`, or a path cannot be bound.
+            raise cannot_listen(self.address, str(error).partition(";")[0]) from error
         if not self.address.startswith(UNIX):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
         server.start()

@@ -135,3 +135,29 @@ def prepare_folder(path: Path) -> None:
                 why="two executors never share one",
                 what_to_do="stop it, or choose another socket",
             )
+
+
+def check_port(address: str) -> None:
+    """Raise SetupError unless this process may listen at a TCP address.
+
+    gRPC would say so itself, but in a line of its own on stderr, and without the reason.
+    """
+    place = split_host_port(address)
+    assert place is not None, "see check_address"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise cannot_listen(address, error.strerror or str(error)) from error
+
+
+def cannot_listen(address: str, why: str) -> SetupError:
+    """Return the error of an address at which nothing can listen."""
+    return SetupError(
+        "engine_api.address_in_use",
+        what="the Engine API cannot listen",
+        where=address,
+        why=why,
+        what_to_do="stop the process that listens there, or choose another address",
+    )

@@ -185,14 +185,17 @@ def test_an_executor_that_is_away_comes_back(address: str) -> None:
         assert not answers(client)
 
 
-def test_two_servers_never_share_an_address(address: str) -> None:
-    """The second one is told, on a path and on a port; the first one goes on."""
+def test_two_servers_never_share_an_address(
+    address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The second one is told, on a path and on a port, in one message; the first one goes on."""
     with serving(address, FakeEngine()) as served:
         with pytest.raises(SetupError, match="socket_in_use"):
             Served(address, FakeEngine(), 1)
         assert served.client.health().not_serving == ""
     with tcp_server("127.0.0.1:0") as taken, pytest.raises(SetupError, match="address_in_use"):
         tcp_server(taken.address).start()
+    assert capfd.readouterr().err == ""
 
 
 def test_over_tcp_a_token_decides() -> None:
