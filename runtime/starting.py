@@ -1,7 +1,8 @@
 """What a program does before it imports the rest of itself; standard library only.
 
 Imports take the better part of a second. Nothing has begun until they are done, so Ctrl-C ends the
-process there as the system would, and without assertions nothing begins at all.
+process there as the system would, and without assertions nothing begins at all. What one command
+alone needs is imported when it is given, in the same way.
 """
 
 import signal

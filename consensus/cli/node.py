@@ -22,6 +22,7 @@ from consensus.home import Home, lock_home
 from runtime.command_line import FILE, config_group, json_option, print_json
 from runtime.logs import LogStream, open_log
 from runtime.secrets import password_of
+from runtime.starting import loading
 
 config = config_group(LAYERS, home_option, read_config)
 _COLOURS = {True: "green", False: "red"}
@@ -70,7 +71,8 @@ def run_home(home: Home, config: Config) -> int:
     entry = home.entry()
     assert entry is not None, "a home has a key"
     # Imported here: the other commands wait neither for sockets nor for gRPC.
-    from consensus.process import NodeProcess
+    with loading():
+        from consensus.process import NodeProcess
 
     stream = LogStream(sys.stderr)
     log = open_log(config.settings.log_level, config.settings.log_format, stream)

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from consensus.home import VALIDATOR_NAME, Home
 from tests.campaign.process import REPOSITORY, surroundings
 
 KILL = "    os.kill(os.getpid(), signal.SIGINT)"
@@ -60,3 +62,25 @@ def test_ctrl_c_is_an_exception_again_when_everything_is_loaded() -> None:
     """Commands clean up after themselves and say that they were stopped."""
     done = run("-c", INTERRUPTED.format(before="").replace(KILL, "    pass", 1))
     assert (done.returncode, done.stdout) == (os.EX_OK, "loaded\ninterrupted\n")
+
+
+IMPORTED_LATE = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "consensus.process":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from consensus.cli.main import main
+sys.exit(main(["run", "--home", {home!r}]))
+"""
+
+
+def test_ctrl_c_while_a_node_imports_the_rest_ends_it_as_the_system_does(tmp_path: Path) -> None:
+    """What `run` alone needs is imported late: nothing has begun by then either."""
+    Home(folder=tmp_path).keys.add(VALIDATOR_NAME, bytes(32), None)
+    done = run("-c", IMPORTED_LATE.format(home=str(tmp_path)))
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
