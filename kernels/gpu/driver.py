@@ -41,9 +41,51 @@ def refusals(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, FAILURES) or type(error).__module__.startswith(_NVIDIA):
-            raise DeviceFailed(f"{what}: {error}") from error
-        raise
+        if not _is_refusal(error):
+            raise
+        _CLEANUP.stop_if_lost()
+        raise DeviceFailed(f"{what}: {error}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, FAILURES) or type(error).__module__.startswith(_NVIDIA)
+
+
+class _Cleanup:
+    """Whether Numba gives memory and code back to the device when nobody names them any more.
+
+    A device that is lost refuses each piece, and Numba's finalizers write a traceback for each, on
+    stderr, around the one message that says what happened. What is left there goes with the
+    process: after a loss nothing is given back.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a device."""
+        self._lock = threading.Lock()
+        self._context: Any = None
+        self._deferred = contextlib.ExitStack()
+
+    def begin(self, context: Any) -> None:
+        """Watch the context of a device that is well, and give back what was left in it before."""
+        with self._lock:
+            self._deferred.close()
+            self._context = context
+
+    def stop_if_lost(self) -> None:
+        """Give nothing back any more if the device refuses even to say how much memory it has."""
+        with self._lock:
+            if self._context is None:
+                return
+            try:
+                self._context.get_memory_info()
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                self._deferred.enter_context(self._context.defer_cleanup())
+                self._context = None
+
+
+_CLEANUP: Final = _Cleanup()
 
 
 class Driver(Protocol):
@@ -141,6 +183,8 @@ class CudaDriver:
         self._thread = threading.local()
         self._cu = import_module("cuda.bindings.driver")
         self.enter()
+        self.free_bytes()  # which a lost one refuses to say
+        _CLEANUP.begin(cuda.current_context())
         name = cuda.current_context().device.name
         self.name = name.decode() if isinstance(name, bytes) else str(name)
         self.compile_ns: dict[str, int] = {}
@@ -272,6 +316,7 @@ class CudaDriver:
 
     def _check(self, what: str, result: tuple[Any, ...]) -> None:
         if result[0] != 0:
+            _CLEANUP.stop_if_lost()
             raise DeviceFailed(f"{what}: {result[0].name}")
 
     def _checked(self, what: str, result: tuple[Any, ...]) -> Any:

@@ -14,9 +14,6 @@ from kernels.gpu.backend import GpuBackend
 from tests.kernels.gpu.blocks import BALANCE, RandomBlocks, keys_of
 from tests.kernels.gpu.software.install import SoftwareDevice, installed
 
-# Once the device is lost, Numba cannot give back what it holds there, and says so.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 ACCOUNTS = 1_000
 FIRST_SIZE = 200
 SIZES = (300, 1, 700)

@@ -87,6 +87,31 @@ def test_failures(schedule: str) -> None:
     run_claims(f"{SOFTWARE}/soft_failures.py", schedule=schedule)
 
 
+LOST = """
+import numpy as np
+from tests.kernels.gpu.software import soft_failures
+from tests.kernels.gpu.software.install import installed
+
+rng = np.random.default_rng(1)
+fail = installed().fail
+print(soft_failures.blocks_that_fail(
+    rng, lambda _: fail("run", after=1, code=soft_failures.LAUNCH_FAILED)
+))
+"""
+
+
+@needs_packages
+def test_a_lost_device_is_one_message(tmp_path: Path) -> None:
+    """What it still holds is told by nobody, to the end of the process."""
+    script = tmp_path / "script.py"
+    script.write_text(LOST)
+    status, printed = run(str(script))
+    assert status == 0, printed
+    assert printed.count("the device is not used any more") == 1
+    assert "Traceback" not in printed
+    assert "Exception ignored" not in printed
+
+
 @needs_packages
 @pytest.mark.parametrize("schedule", ["late", "random"])
 def test_signatures(schedule: str) -> None:
