@@ -6,7 +6,7 @@ however many send it. What the pool took in, from peers or from users, comes bac
 and goes to every peer that is not known to have it. Spec: spec/gossip.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 import numpy as np
@@ -85,18 +85,31 @@ class Gossip:
 
     # Who is there
 
-    def connect(self, keys: frozenset[bytes], now_ms: int) -> None:
-        """Learn who is connected now; newcomers are asked for their inventory soon."""
-        for key in sorted(self._peers.keys() - keys):
+    def connect(self, sessions: Mapping[bytes, tuple[bytes, bytes]], now_ms: int) -> None:
+        """Learn who is connected now, by which sessions; see `Link.sessions`.
+
+        Newcomers are asked for their inventory soon, and so are those with a new session in the
+        place of another one: what they sent while that broke is lost.
+        """
+        for key in sorted(self._peers.keys() - sessions.keys()):
             self._forget(key, "dropped_not_judged", now_ms)
-        for key in sorted(keys - self._peers.keys()):
+        for key in sorted(self._peers):
+            if self._peers[key].has_new_session(sessions[key]):
+                self._will_ask(self._peers[key])
+        for key in sorted(sessions.keys() - self._peers.keys()):
             taken = {peer.bit for peer in self._peers.values()}
             free = [bit for bit in range(PEERS_MAX) if bit not in taken]
             if not free:
                 break  # the link holds no more connections than this; the next call tries again
             peer = Peer(key, free[0], self._limits, now_ms)
-            peer.next_ask = 0
+            peer.has_new_session(sessions[key])
+            self._will_ask(peer)
             self._peers[key] = peer
+
+    def _will_ask(self, peer: Peer) -> None:
+        """Ask for the inventory of a peer, from its beginning, unless that is under way."""
+        if peer.asked is None and peer.next_ask is None:
+            peer.next_ask, peer.pages = 0, 0
 
     def _forget(self, key: bytes, count: str, now_ms: int) -> None:
         peer = self._peers.pop(key)
@@ -197,8 +210,8 @@ class Gossip:
         """Ask for these when there is room; those beyond the bound come by inventory."""
         lost = peer.to_want.add(hashes)
         self.counts["dropped_want_full"] += lost
-        if lost and peer.asked is None and peer.next_ask is None:
-            peer.next_ask, peer.pages = 0, 0
+        if lost:
+            self._will_ask(peer)
 
     def _serve(self, peer: Peer, hashes: U8, now_ms: int) -> list[Effect]:
         _, records = self._pool.find(hashes)
@@ -337,8 +350,7 @@ class Gossip:
         if now_ms >= self._inventory_from_ms and self._peers:
             self._inventory_from_ms = now_ms + INVENTORY_EVERY_MS
             peer = self._peers[self._random.choice(sorted(self._peers))]
-            if peer.asked is None and peer.next_ask is None:
-                peer.next_ask, peer.pages = 0, 0
+            self._will_ask(peer)
         effects: list[Effect] = []
         for key in sorted(self._peers):
             effects += self._tick_peer(self._peers[key], now_ms)

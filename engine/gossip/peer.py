@@ -101,6 +101,13 @@ class Peer:
         """the place from which the peer waits for our inventory"""
         self._waiting: deque[tuple[U8, U8]] = deque()
         self.waiting_count = 0
+        self._sessions: tuple[bytes, ...] = (b"", b"")
+
+    def has_new_session(self, sessions: tuple[bytes, bytes]) -> bool:
+        """Learn what names its sessions; say whether one has taken the place of another."""
+        pairs = list(zip(self._sessions, sessions, strict=True))
+        self._sessions = tuple(new or old for old, new in pairs)
+        return any(old and new and old != new for old, new in pairs)
 
     def queue(self, records: U8, hashes: U8) -> None:
         """Let records wait for judgement; the caller has looked at the bound."""

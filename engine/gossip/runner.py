@@ -199,14 +199,15 @@ class GossipRunner:
                 self._batches.put(next_batch)
 
     def _learn_connected(self, now_ms: int) -> None:
-        connected = self._link.connected()
+        sessions = self._link.sessions()
+        connected = frozenset(sessions)
         if connected != self._connected:
             for key in sorted(connected - self._connected):
                 self._tell("gossip peer", {"key": key, "is_connected": True})
             for key in sorted(self._connected - connected):
                 self._tell("gossip peer", {"key": key, "is_connected": False})
             self._connected = connected
-        self.core.connect(connected, now_ms)
+        self.core.connect(sessions, now_ms)
 
     def _perform(self, effects: list[Effect], now_ms: int) -> None:
         for effect in effects:

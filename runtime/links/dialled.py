@@ -52,6 +52,11 @@ class Dialled:
         """Say whether the peer has proved itself."""
         return self._dialler.is_open
 
+    @property
+    def session(self) -> bytes:
+        """Return what names the session; empty where there is none."""
+        return self._dialler.session
+
     def can_send(self) -> bool:
         """Say whether a frame sent now would be queued."""
         return self.is_open and bool(int(self.socket.get(zmq.EVENTS)) & zmq.POLLOUT)

@@ -100,6 +100,11 @@ class Dialler:
         """Say whether frames may be sent, and are believed."""
         return self._state is State.OPEN
 
+    @property
+    def session(self) -> bytes:
+        """Return the nonce that names the session; empty where there is none."""
+        return self._listener_nonce if self.is_open else b""
+
     def heard(self, now_ms: int) -> None:
         """Note that a frame came, which says that the connection lives."""
         self._heard_ms = now_ms
@@ -269,6 +274,11 @@ class Listener:
     def place_of(self, key: bytes) -> bytes | None:
         """Return where a key has its session."""
         return self._places.get(key)
+
+    def session_of(self, key: bytes) -> bytes:
+        """Return the nonce that names the session of a key; empty where it has none."""
+        place = self._places.get(key)
+        return b"" if place is None else self._sessions[place].listener_nonce
 
     def key_at(self, place: bytes, now_ms: int) -> bytes | None:
         """Return who has proved itself at a place that a frame came from."""

@@ -153,6 +153,21 @@ class Link:
             keys.update(self._listening.peers())
         return frozenset(keys)
 
+    def sessions(self) -> dict[bytes, tuple[bytes, bytes]]:
+        """Return what names the sessions of each connected key, empty where there is none.
+
+        The first is that of the connection that we dialled, the second of the one that it did. With
+        another name it is another connection: what was on its way in the earlier one is lost.
+        """
+        dialled, listening = self._dialled, self._listening
+        return {
+            key: (
+                dialled[key].session if key in dialled else b"",
+                b"" if listening is None else listening.session_of(key),
+            )
+            for key in self.connected()
+        }
+
     def ban(self, peer: bytes, until_ms: int) -> None:
         """Cut a peer and refuse it until then."""
         self._admission.bans.add(peer, until_ms)

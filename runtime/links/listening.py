@@ -94,6 +94,10 @@ class Listening:
         """Say whether a key has proved itself."""
         return self._listener.place_of(key) is not None
 
+    def session_of(self, key: bytes) -> bytes:
+        """Return what names the session of a key; empty where it has none."""
+        return self._listener.session_of(key)
+
     def send(self, key: bytes, frame: bytes, now_ms: int) -> str | None:
         """Send a frame to a key that has a session; return why not, if it went nowhere."""
         place = self._listener.place_of(key)

@@ -61,7 +61,8 @@ class Conduct:
         """Send a frame from some peer, and let time pass. Raises BadFrame for one that is none."""
         rng = self._rng
         self._now_ms += rng.choice((0, 0, 1, 50, 50, 50, 2_000, BAN_MS))
-        self._node.connect(frozenset(self._peers), self._now_ms)
+        sessions = {key: (b"", bytes([rng.randrange(256) < 8])) for key in self._peers}
+        self._node.connect(sessions, self._now_ms)
         effects = self._node.receive(rng.choice(self._peers), data, self._now_ms)
         effects += self._node.tick(self._now_ms)
         batch = self._node.take_batch() if rng.random() < 0.3 else None

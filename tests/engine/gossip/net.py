@@ -107,6 +107,10 @@ class Net:
         self.now_ms = 1_000
         self.lost: set[tuple[bytes, bytes]] = set()
         """(from, to) whose connection takes nothing at present"""
+        self.is_cut = False
+        """whether what is sent is on its way and never comes"""
+        self.sessions: dict[tuple[bytes, bytes], bytes] = {}
+        """what names the session of (dialler, listener), where it is not the first one"""
         self.sent: list[tuple[bytes, Send]] = []
         self._mail: deque[tuple[bytes, bytes, bytes]] = deque()
 
@@ -121,6 +125,11 @@ class Net:
         one.neighbours.discard(other.key)
         other.neighbours.discard(one.key)
         self._tell(one, other)
+
+    def renew(self, dialler: Node, listener: Node) -> None:
+        """Let a session take the place of the one that was there; nobody sees it missing."""
+        self.sessions[dialler.key, listener.key] = self.now_ms.to_bytes(8, "big")
+        self._tell(dialler, listener)
 
     def submit(self, node: Node, records: U8) -> None:
         """Bring in transactions of users of a node."""
@@ -153,7 +162,8 @@ class Net:
                 node.gossip.not_sent(effect, self.now_ms)
                 continue
             self.sent.append((node.key, effect))
-            self._mail.append((node.key, effect.peer, effect.data))
+            if not self.is_cut:
+                self._mail.append((node.key, effect.peer, effect.data))
 
     def _deliver(self) -> None:
         """Carry everything, and let pools judge, until nothing moves."""
@@ -175,4 +185,11 @@ class Net:
 
     def _tell(self, *nodes: Node) -> None:
         for node in nodes:
-            node.gossip.connect(frozenset(node.neighbours), self.now_ms)
+            sessions = {
+                key: (
+                    self.sessions.get((node.key, key), b"1"),
+                    self.sessions.get((key, node.key), b"1"),
+                )
+                for key in node.neighbours
+            }
+            node.gossip.connect(sessions, self.now_ms)

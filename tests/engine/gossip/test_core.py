@@ -8,7 +8,7 @@ import pytest
 
 from engine.gossip import core
 from engine.gossip.frames import HASHES_MAX, NOTHING, RECORDS_MAX, Kind, encode_frame
-from engine.gossip.peer import GossipLimits
+from engine.gossip.peer import GossipLimits, Peer
 from tests.engine.gossip.net import FORGED, STEP_MS, UNFIT, Net, Node, hash_records, records_of
 
 
@@ -139,6 +139,41 @@ def test_a_peer_that_comes_back_catches_up_by_inventory(rng: np.random.Generator
     assert len(b.pool.judged) == len(b.pool.records)
     assert a.gossip.counts["records_served"] == HASHES_MAX + 4_000
     assert b.gossip.counts["unanswered"] == 0
+
+
+def asks(net: Net) -> int:
+    """Count the questions for an inventory."""
+    return sum(send.kind == Kind.ASK for _, send in net.sent)
+
+
+@pytest.mark.parametrize("is_dialled_by_sender", [True, False])
+def test_what_a_broken_connection_lost_comes_with_the_next_one(
+    rng: np.random.Generator, is_dialled_by_sender: bool
+) -> None:
+    """A new session in the place of another one is asked about, once, by both of its sides."""
+    net, (a, b) = line(2)
+    before = asks(net)
+    net.is_cut = True
+    net.submit(a, records_of(rng, 50))
+    net.run(2)
+    net.is_cut = False
+    net.run(10)
+    assert (len(b.pool.records), asks(net)) == (0, before)
+    net.renew(*((a, b) if is_dialled_by_sender else (b, a)))
+    net.run(10)
+    assert b.pool.records == a.pool.records
+    assert asks(net) == before + 2
+
+
+def test_a_second_session_is_no_loss() -> None:
+    """One that comes beside another, or ends, or stays, loses nothing; one that changes does."""
+    peer = Peer(b"k", 0, GossipLimits(), 0)
+    steps = [(b"", b""), (b"1", b""), (b"1", b"2"), (b"1", b"2"), (b"1", b""), (b"1", b"2")]
+    assert not any(peer.has_new_session(names) for names in steps)
+    assert peer.has_new_session((b"1", b"3"))
+    assert not peer.has_new_session((b"1", b"3"))
+    assert not peer.has_new_session((b"", b"3"))
+    assert peer.has_new_session((b"4", b"3"))
 
 
 def test_what_a_full_backlog_lost_comes_with_the_next_inventory(rng: np.random.Generator) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.gossip import core
 from engine.gossip.outbox import Outbox
 from engine.gossip.runner import GossipConfig, GossipRunner
 from engine.pool_rules import PoolStatus
@@ -122,8 +123,11 @@ def test_a_transaction_sent_to_a_waits_at_c(three: list[Executor]) -> None:
     assert a.counts()["gossip_records_pushed"] == 40
 
 
-def test_an_executor_that_comes_back_catches_up(three: list[Executor]) -> None:
-    """What was sent while it was away is asked for by inventory, in both directions."""
+def test_an_executor_that_comes_back_catches_up(
+    three: list[Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent while it was away is asked for by inventory, in both directions, at once."""
+    monkeypatch.setattr(core, "INVENTORY_EVERY_MS", 10**9)
     connect_line(three)
     a, b, _ = three
     assert b.runner is not None
@@ -135,6 +139,22 @@ def test_an_executor_that_comes_back_catches_up(three: list[Executor]) -> None:
     a.outbox.take()
     a.open("tcp://127.0.0.1:0", {b.pair.public_key: address})
     wait_for(lambda: a.is_pending(of_b) and b.is_pending(of_a))
+
+
+def test_a_connection_that_is_replaced_unseen(
+    three: list[Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B has no reason to notice that A was away, and asks it all the same for what it lacks."""
+    monkeypatch.setattr(core, "INVENTORY_EVERY_MS", 10**9)
+    connect_line(three)
+    a, b, _ = three
+    assert b.runner is not None
+    a.stop()
+    of_a = records_of(a.home.maker, 30)
+    a.home.service.admit(b"".join(of_a))
+    a.outbox.take()
+    a.open("tcp://127.0.0.1:0", {b.pair.public_key: b.runner.address})
+    wait_for(lambda: b.is_pending(of_a))
 
 
 def test_a_peer_with_bad_signatures_is_banned_and_honest_ones_flow(three: list[Executor]) -> None:

@@ -72,6 +72,25 @@ def test_a_restarted_dialler_is_proved_anew(net: Net) -> None:
     assert b.connected() == {KEYS[1]}
 
 
+def test_sessions_have_names(net: Net) -> None:
+    """A name stays while a session does, and is another one where nobody saw it missing."""
+    a, b = two(net)
+    names = a.sessions()[KEYS[2]]
+    assert names == b.sessions()[KEYS[1]][::-1]
+    assert (bool(names[0]), names[1]) == (True, b"")
+    b.set_peers({KEYS[1]: a.address})
+    net.run(lambda: all(a.sessions()[KEYS[2]]) and all(b.sessions()[KEYS[1]]))
+    assert a.sessions()[KEYS[2]][0] == names[0]
+    assert a.sessions()[KEYS[2]] == b.sessions()[KEYS[1]][::-1]
+    before = b.sessions()[KEYS[1]]
+    net.close_link(a)
+    a = net.link(1, members=[2])
+    connect(net, a, KEYS[2], b.address)
+    after = b.sessions()[KEYS[1]]
+    assert after[1] not in (b"", before[1])
+    assert a.sessions()[KEYS[2]][0] == after[1]
+
+
 def test_who_falls_silent_is_forgotten(net: Net) -> None:
     """A listener ends a session on which nothing came for long; the dialler proves itself anew."""
     a, b = two(net)
