@@ -117,8 +117,8 @@ def main(
 
 def open_verifier() -> "DeviceVerifier":
     """Return what verifies on the first device; raises DeviceUnavailable."""
-    from kernels.gpu.backend import open_device  # needs Numba's part for devices
     from kernels.gpu.ed25519 import DeviceVerifier
+    from kernels.gpu.opening import open_device  # needs Numba's part for devices
 
     return DeviceVerifier(open_device(DeviceSettings()))
 

@@ -218,7 +218,7 @@ def open_backend(
     if name == "cpu":
         return HostBackend("cpu", threads)
     if name == "gpu":
-        from kernels.gpu.backend import open_gpu  # looks for a driver: only when a device is wanted
+        from kernels.gpu.opening import open_gpu  # looks for a driver: only when a device is wanted
 
         return open_gpu(device or DeviceSettings(), threads, tell)
     raise ValueError(f"no backend {name!r}: choose serial, cpu or gpu")

@@ -1,8 +1,8 @@
 """The backend `gpu`: batches on a device, small ones and all that a device cannot do on the host.
 
-`open_gpu` finds the device or says why there is none. A batch below the crossover costs more to
-launch than to compute, so it goes to the host. Hashes stay on the device beside what was returned:
-receipts are made of them, and roots of those. See `guard` for what happens when a device fails.
+A batch below the crossover costs more to launch than to compute, so it goes to the host. Hashes
+stay on the device beside what was returned: receipts are made of them, and roots of those. See
+`opening` for how one is made, `guard` for what happens when a device fails.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,15 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from numba import cuda
 from numpy.typing import NDArray
 
 from kernels import blake3
-from kernels.backend import BackendName, DeviceSettings, DeviceUnavailable, require_packages
+from kernels.backend import BackendName, DeviceSettings
 from kernels.gpu import hashes as kernels
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.columns import DeviceColumns, copy_columns
 from kernels.gpu.device import Arena, Device
-from kernels.gpu.driver import refusals
-from kernels.gpu.ed25519 import DeviceVerifier
 from kernels.gpu.failures import DeviceDiffers, DeviceFailed
-from kernels.gpu.grid import SIMULATED
 from kernels.gpu.guard import Guard
 from kernels.gpu.guarded import GuardedAccounts, is_equal
 from kernels.gpu.mirror import LateTree, Mirror
@@ -36,57 +32,8 @@ from kernels.layout import I32, U8, U64, Columns
 
 Result = TypeVar("Result")
 
-REASON_LENGTH_MAX: Final = 200
-"""Of what CUDA's packages say of a library that they do not find: they list whole folders."""
 ROOT_KEYS_MAX: Final = 16
 """Kinds of trees over lists whose absent nodes are kept on the device."""
-
-
-def open_gpu(
-    settings: DeviceSettings, threads: int | None, tell: Callable[[str], None]
-) -> "GpuBackend":
-    """Open the first device.
-
-    Raises DeviceUnavailable with what is missing, VerdictDiffers for a device that judges a
-    published signature otherwise than the specification.
-    """
-    device = open_device(settings)
-    # The verifier first: accounts take what it leaves.
-    verifier = None if SIMULATED else DeviceVerifier(device)
-    host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
-    return GpuBackend(host, device, settings, tell, verifier)
-
-
-def open_device(settings: DeviceSettings) -> Device:
-    """Return the first device; raises DeviceUnavailable with what is missing."""
-    require_packages()
-    if SIMULATED and not settings.is_simulator_allowed:
-        raise DeviceUnavailable("NUMBA_ENABLE_CUDASIM is set: the simulator is no device; unset it")
-    if not _is_available():
-        raise DeviceUnavailable(f"no GPU: {_reason()}; use the backend 'cpu'")
-    try:
-        return Device(settings.memory_bytes_max)
-    except DeviceFailed as error:
-        raise DeviceUnavailable(f"the GPU cannot be used: {error}") from error
-
-
-def _is_available() -> bool:
-    """Say whether there is a device; raises DeviceUnavailable for CUDA without its compiler."""
-    try:
-        with refusals("no library of CUDA to compile kernels with"):
-            return bool(cuda.is_available())
-    except DeviceFailed as error:
-        what = " ".join(str(error).split())[:REASON_LENGTH_MAX]
-        raise DeviceUnavailable(
-            f"{what}; install what the extra [gpu] names (`make venv-gpu`), or say in CUDA_HOME"
-            " where a toolkit of CUDA 13 lies"
-        ) from error
-
-
-def _reason() -> str:
-    """Return why Numba finds no device, in one line."""
-    error = cuda.cuda_error()
-    return "no device was found" if error is None else " ".join(str(error).split())
 
 
 class GpuBackend:

@@ -10,82 +10,24 @@ import contextlib
 import struct
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numba import cuda, types
-from numba.cuda.cudadrv.driver import CudaAPIError
-from numba.cuda.cudadrv.error import CudaSupportError
 from numba.np.numpy_support import from_dtype
 
 from kernels.gpu import nvrtc
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.failures import DeviceFailed
 from kernels.gpu.grid import SIMULATED, THREADS
+from kernels.gpu.refusals import CLEANUP, refusals
 from kernels.layout import U8
 
-FAILURES: Final = (CudaAPIError, CudaSupportError, MemoryError)
-"""What Numba raises where the driver refuses something; besides, what NVIDIA's packages raise."""
-_NVIDIA: Final = "cuda."
-"""Their modules. The kinds of errors have no public place that all versions share."""
 _WORD: Final = (1 << 64) - 1
 _NUMBERS: Final = {int: "int64", np.int64: "int64", np.uint64: "uint64", np.uint32: "uint32"}
 """Types of numbers that are handed to kernels."""
-
-
-@contextlib.contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Turn what Numba raises for the driver into DeviceFailed."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_refusal(error):
-            raise
-        _CLEANUP.stop_if_lost()
-        raise DeviceFailed(f"{what}: {error}") from error
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, FAILURES) or type(error).__module__.startswith(_NVIDIA)
-
-
-class _Cleanup:
-    """Whether Numba gives memory and code back to the device when nobody names them any more.
-
-    A device that is lost refuses each piece, and Numba's finalizers write a traceback for each, on
-    stderr, around the one message that says what happened. What is left there goes with the
-    process: after a loss nothing is given back.
-    """
-
-    def __init__(self) -> None:
-        """Begin without a device."""
-        self._lock = threading.Lock()
-        self._context: Any = None
-        self._deferred = contextlib.ExitStack()
-
-    def begin(self, context: Any) -> None:
-        """Watch the context of a device that is well, and give back what was left in it before."""
-        with self._lock:
-            self._deferred.close()
-            self._context = context
-
-    def stop_if_lost(self) -> None:
-        """Give nothing back any more if the device refuses even to say how much memory it has."""
-        with self._lock:
-            if self._context is None:
-                return
-            try:
-                self._context.get_memory_info()
-            except Exception as error:
-                if not _is_refusal(error):
-                    raise
-                self._deferred.enter_context(self._context.defer_cleanup())
-                self._context = None
-
-
-_CLEANUP: Final = _Cleanup()
 
 
 class Driver(Protocol):
@@ -184,7 +126,7 @@ class CudaDriver:
         self._cu = import_module("cuda.bindings.driver")
         self.enter()
         self.free_bytes()  # which a lost one refuses to say
-        _CLEANUP.begin(cuda.current_context())
+        CLEANUP.begin(cuda.current_context())
         name = cuda.current_context().device.name
         self.name = name.decode() if isinstance(name, bytes) else str(name)
         self.compile_ns: dict[str, int] = {}
@@ -316,7 +258,7 @@ class CudaDriver:
 
     def _check(self, what: str, result: tuple[Any, ...]) -> None:
         if result[0] != 0:
-            _CLEANUP.stop_if_lost()
+            CLEANUP.stop_if_lost()
             raise DeviceFailed(f"{what}: {result[0].name}")
 
     def _checked(self, what: str, result: tuple[Any, ...]) -> Any:

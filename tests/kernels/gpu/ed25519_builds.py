@@ -19,8 +19,8 @@ import pytest
 from kernels import jit
 from kernels.backend import DeviceSettings, DeviceUnavailable
 from kernels.gpu import ed25519, ed25519_source
-from kernels.gpu.backend import open_device
 from kernels.gpu.ed25519_source import BLOCK_THREADS, KEY_TABLE_BYTES
+from kernels.gpu.opening import open_device
 from kernels.host_accounts import read_only
 from kernels.layout import U8
 from tests.kernels.gpu import nvrtc

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kernels.backend import DeviceSettings, DeviceUnavailable
-from kernels.gpu import backend
+from kernels.gpu import opening
 from kernels.gpu.toolkit import name_toolkit
 
 
@@ -60,7 +60,7 @@ def test_cuda_without_its_compiler_is_no_device(monkeypatch: pytest.MonkeyPatch)
         raise kind("Failure finding libnvvm.so:\n" + 100 * "  one more folder\n")
 
     monkeypatch.setattr("numba.cuda.is_available", is_available)
-    monkeypatch.setattr(backend, "SIMULATED", False)
-    monkeypatch.setattr(backend, "require_packages", lambda: None)
+    monkeypatch.setattr(opening, "SIMULATED", False)
+    monkeypatch.setattr(opening, "require_packages", lambda: None)
     with pytest.raises(DeviceUnavailable, match=r"Failure finding libnvvm\.so: .*CUDA_HOME"):
-        backend.open_gpu(DeviceSettings(), None, lambda _: None)
+        opening.open_gpu(DeviceSettings(), None, lambda _: None)

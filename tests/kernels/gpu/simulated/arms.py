@@ -7,8 +7,9 @@ import pytest
 
 from engine.state import State
 from kernels.backend import DeviceSettings
-from kernels.gpu.backend import GpuBackend, open_gpu
+from kernels.gpu.backend import GpuBackend
 from kernels.gpu.device import Device
+from kernels.gpu.opening import open_gpu
 from spec import oracle
 from tests.engine.ledgers import CHAIN_ID, LEDGER, engine_result, key, open_state, oracle_result
 

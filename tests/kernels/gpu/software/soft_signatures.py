@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from kernels.backend import DeviceSettings, DeviceUnavailable
-from kernels.gpu.backend import open_device
 from kernels.gpu.device import Device
 from kernels.gpu.ed25519 import DeviceVerifier, memory_bytes
 from kernels.gpu.failures import DeviceFailed
+from kernels.gpu.opening import open_device
 from kernels.gpu.prefix import fill_u32
 from tests.kernels.forgeries import corrupted, signed_rows
 from tests.kernels.gpu.software.install import installed
