@@ -124,3 +124,23 @@ def test_every_durable_point(
         with Store.open(crash.home, SMALL) as opened:
             assert opened.finalized.height == height
             assert [item.block_hash for item in opened.unfinalized()] == known
+
+
+def test_a_block_that_was_being_taken_back(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten but not yet cut off: it is there again, as one that nobody has answered for."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        first, second = maker.block(rng), maker.block(rng)
+        store_block(store, first)
+        store_block(store, second)
+        with monkeypatch.context() as cut:
+            cut.setattr(SegmentLog, "cut", lambda log, end: 0)
+            assert store.take_back(second.block_hash)
+        shutil.copytree(tmp_path / "home", tmp_path / "killed")
+    with Store.open(tmp_path / "killed", SMALL) as store:
+        assert any("had not been answered for" in text for text in store.take_notices())
+        assert [item.height for item in store.unfinalized()] == [1, 2]
+        assert store.take_back(second.block_hash)
+        assert store.verify() == 1
