@@ -222,6 +222,7 @@ class Device:
         with self._counting:
             self.bytes_taken -= sum(size for size, _ in self._dying[:dying])
             del self._dying[:dying]
+        self.driver.give_back()
 
     # Launches
 

@@ -22,12 +22,16 @@ from kernels.gpu import nvrtc
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.failures import DeviceFailed
 from kernels.gpu.grid import SIMULATED, THREADS
-from kernels.gpu.refusals import CLEANUP, refusals
+from kernels.gpu.memory import DriverMemory
+from kernels.gpu.refusals import refusals
 from kernels.layout import U8
 
 _WORD: Final = (1 << 64) - 1
 _NUMBERS: Final = {int: "int64", np.int64: "int64", np.uint64: "uint64", np.uint32: "uint32"}
 """Types of numbers that are handed to kernels."""
+_TO_THE_END: Final = contextlib.ExitStack()
+"""Keeps Numba from unloading kernels, which a device that was lost refuses: with a traceback for
+each, around the one message that says what happened. They go with the process."""
 
 
 class Driver(Protocol):
@@ -48,6 +52,9 @@ class Driver(Protocol):
 
     def pinned(self, size: int) -> U8:
         """Return `size` bytes of locked pages of the host."""
+
+    def give_back(self) -> None:
+        """Give memory back that died; nothing that is under way may name it."""
 
     def new_stream(self) -> Any:
         """Return a stream."""
@@ -126,7 +133,8 @@ class CudaDriver:
         self._cu = import_module("cuda.bindings.driver")
         self.enter()
         self.free_bytes()  # which a lost one refuses to say
-        CLEANUP.begin(cuda.current_context())
+        self._memory = DriverMemory(self._cu)
+        _TO_THE_END.enter_context(cuda.current_context().defer_cleanup())
         name = cuda.current_context().device.name
         self.name = name.decode() if isinstance(name, bytes) else str(name)
         self.compile_ns: dict[str, int] = {}
@@ -147,15 +155,15 @@ class CudaDriver:
 
     def allocate(self, size: int) -> tuple[Any, int]:
         """See Driver.allocate."""
-        with refusals(f"memory of {size} bytes"):
-            owner = cuda.device_array(size, np.uint8)
-        return owner, int(owner.device_ctypes_pointer.value)
+        return self._memory.allocate(size)
 
     def pinned(self, size: int) -> U8:
         """See Driver.pinned."""
-        with refusals(f"pinned memory of {size} bytes"):
-            buffer: U8 = cuda.pinned_array(size, np.uint8)
-        return buffer
+        return self._memory.pinned(size)
+
+    def give_back(self) -> None:
+        """See Driver.give_back."""
+        self._memory.give_back()
 
     def new_stream(self) -> Any:
         """See Driver.new_stream."""
@@ -258,7 +266,6 @@ class CudaDriver:
 
     def _check(self, what: str, result: tuple[Any, ...]) -> None:
         if result[0] != 0:
-            CLEANUP.stop_if_lost()
             raise DeviceFailed(f"{what}: {result[0].name}")
 
     def _checked(self, what: str, result: tuple[Any, ...]) -> Any:

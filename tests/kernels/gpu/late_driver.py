@@ -55,6 +55,9 @@ class LateDriver:
         """Take memory full of noise."""
         return np.random.default_rng(size).integers(0, 256, size, np.uint8)
 
+    def give_back(self) -> None:
+        """Leave it to the host."""
+
     def new_stream(self) -> Stream:
         """Return an empty one."""
         return []

@@ -9,6 +9,7 @@ import pytest
 from bench.workloads import SYNTHETIC
 from engine.crossover import crossover
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
+from kernels.gpu.ed25519 import memory_bytes
 from kernels.gpu.long_lanes import FEW_TILES
 from tests.kernels.gpu import claims
 from tests.kernels.gpu.claims import Arms
@@ -84,7 +85,9 @@ def test_hashes(arms: Arms, rng: np.random.Generator, count: int) -> None:
 def test_memory_that_is_too_small(rng: np.random.Generator) -> None:
     """A device without room gives the block back: the same result, and a message."""
     told: list[str] = []
-    settings = DeviceSettings(crossover_transactions=1, memory_bytes_max=1 << 26)
+    settings = DeviceSettings(
+        crossover_transactions=1, memory_bytes_max=memory_bytes()[1] + (1 << 26)
+    )
     try:
         gpu = open_backend("gpu", device=settings, tell=told.append)
     except DeviceUnavailable as error:

@@ -84,7 +84,7 @@ def test_many_random_lanes(options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_failures(schedule: str) -> None:
     """A call that fails, at whichever place, leaves the block to the CPU."""
-    run_claims(f"{SOFTWARE}/soft_failures.py", schedule=schedule)
+    run_claims(f"{SOFTWARE}/soft_failures.py", f"{SOFTWARE}/soft_memory.py", schedule=schedule)
 
 
 LOST = """
