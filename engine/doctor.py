@@ -29,7 +29,7 @@ from engine.store.errors import StoreError
 from engine.store.home import read_format
 from engine_api.transport import UNIX, check_address, split_host_port
 from engine_api.types import SetupError
-from kernels import jit, signatures
+from kernels import processor, signatures
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
 from runtime.errors import advice_on_listening
 from runtime.lock import LOCK_NAME
@@ -123,9 +123,13 @@ def check_versions() -> Check:
 
 def check_processor() -> Check:
     """Name the processor that kernels are compiled for, and its features that count."""
-    features = sorted((jit.AVX512_FEATURES | {"avx2", "avx512ifma"}) & jit.cpu_features())
+    features = sorted(
+        (processor.AVX512_FEATURES | {"avx2", "avx512ifma"}) & processor.cpu_features()
+    )
     cores = len(os.sched_getaffinity(0))
-    return ok("processor", f"{jit.cpu_name()}, {cores} cores, {' '.join(features) or 'no vectors'}")
+    return ok(
+        "processor", f"{processor.cpu_name()}, {cores} cores, {' '.join(features) or 'no vectors'}"
+    )
 
 
 def check_signatures() -> Check:

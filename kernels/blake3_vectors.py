@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from kernels import blake3
-from kernels.jit import has_avx512
+from kernels.processor import has_avx512
 
 WIDTH: Final = 16 if has_avx512() else 8
 """Messages side by side: one 512-bit or one 256-bit register of 32-bit words."""

@@ -1,4 +1,4 @@
-"""Points of the curve -x^2 + y^2 = 1 + d x^2 y^2 modulo p, eight side by side.
+"""Points of the curve -x^2 + y^2 = 1 + d x^2 y^2 modulo p, one per lane.
 
 A point is projective (X, Y, Z) with x = X / Z, y = Y / Z, or extended by T = X Y / Z. Every
 operation first gives the *completed* form (E, F, G, H) with X = E F, Y = G H, Z = F G, T = E H:
@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 from kernels import field51 as field
 from kernels import lanes64
 from kernels.integers import leaf
-from kernels.lanes64 import LANES, VECTOR, WIDTH
+from kernels.lanes64 import LANES, LINE_WORDS, VECTOR, WIDTH
 
 ROW_BYTES: Final = 192
 """Of an entry in memory: 20 words and 4 that are never read, three cache lines."""
@@ -34,11 +34,11 @@ _WINDOW_BITS: Final = 4
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _load_line(typing_context: Any, rows: Any, offset: Any) -> Any:
-    """Return 8 vectors: word k of lane i is word k at `offset` of the row address i at `rows`."""
-    kind = types.UniTuple(LANES, WIDTH)
+    """Return 8 vectors: lane i of vector k is word k at `offset` of the row address i at `rows`."""
+    kind = types.UniTuple(LANES, LINE_WORDS)
 
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        answer = ir.Constant(ir.ArrayType(VECTOR, WIDTH), ir.Undefined)
+        answer = ir.Constant(ir.ArrayType(VECTOR, LINE_WORDS), ir.Undefined)
         for k, vector in enumerate(lanes64.load_transposed(builder, *values)):
             answer = builder.insert_value(answer, vector, k)
         return answer
@@ -49,13 +49,12 @@ def _load_line(typing_context: Any, rows: Any, offset: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def _store_line(typing_context: Any, line: Any, place: Any, stride: Any) -> Any:
     """Write 8 vectors as lines of 8 words: that of lane i to place + i * stride."""
-    kind = types.UniTuple(LANES, WIDTH)
+    kind = types.UniTuple(LANES, LINE_WORDS)
 
     def emit(builder: Any, line_: Any, place_: Any, stride_: Any) -> None:
-        rows = [builder.extract_value(line_, k) for k in range(WIDTH)]
-        for i, vector in enumerate(lanes64.transpose(builder, rows)):
-            address = builder.add(place_, builder.mul(stride_, lanes64.I64(i)))
-            lanes64.store_vector(builder, vector, address, 0)
+        vectors = [builder.extract_value(line_, k) for k in range(LINE_WORDS)]
+        starts = [builder.add(place_, builder.mul(stride_, lanes64.I64(i))) for i in range(WIDTH)]
+        lanes64.store_transposed(builder, vectors, starts, lanes64.VECTOR_BYTES)
 
     return lanes64.void_function(types.void(kind, types.uint64, types.uint64), emit)
 

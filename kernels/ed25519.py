@@ -1,4 +1,4 @@
-"""Ed25519 verification with AVX-512 IFMA: arrays, tables and scratch around `ed25519_lanes`.
+"""Ed25519 verification in lanes: arrays, tables and scratch around `ed25519_lanes`.
 
 `signatures` decides whether this path may be compiled at all. Spec: spec/signatures.md#verdict
 """
@@ -64,7 +64,7 @@ def tables() -> U64:
 
 
 def padded_rows(scratch: NDArray[Any], offset: int, length: int) -> int:
-    """Write what follows messages of `length` bytes into eight padded rows; return their stride."""
+    """Write what follows messages of `length` bytes into WIDTH padded rows; return their stride."""
     stride = sha512.padded_bytes(length)
     rows = scratch[offset : offset + WIDTH * stride].reshape(WIDTH, stride)
     rows[:, length:] = np.frombuffer(sha512.padding(length), np.uint8)
@@ -77,7 +77,7 @@ def verify_range(
     """Write 1 to `out` for each valid signature of rows [start, stop), 0 for the others.
 
     public_keys: (n, 32), signatures: (n, 64), messages: (n, m >= 0), all C-contiguous uint8.
-    Groups begin at `start`: cut ranges at multiples of 8.
+    Groups begin at `start`: cut ranges at multiples of WIDTH.
     """
     length = _HEAD_BYTES + messages.shape[1]
     scratch = zeros(ed25519_lanes.MESSAGES + WIDTH * sha512.padded_bytes(length), np.uint8)

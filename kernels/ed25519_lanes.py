@@ -1,4 +1,4 @@
-"""Ed25519 verification of groups of eight signatures, side by side.
+"""Ed25519 verification of groups of WIDTH signatures, side by side.
 
 A call goes through its rows in chunks of GROUPS_MAX groups. Per chunk: each group's bytes are read
 and checked, its messages hashed; all public keys are decoded together; each group computes
@@ -32,6 +32,7 @@ from kernels.field51 import ELEMENT_BYTES
 from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.lanes64 import (
+    LINE_BYTES,
     VECTOR_BYTES,
     WIDTH,
     copy_bytes,
@@ -80,17 +81,17 @@ GROUP_BYTES: Final = _MASK + VECTOR_BYTES
 
 # The part that all groups share.
 _ROWS: Final = 0
-"""8 addresses."""
+"""WIDTH addresses."""
 _STARTS: Final = VECTOR_BYTES
-"""The addresses of the eight tables of keys."""
+"""The addresses of the tables of keys, one per lane."""
 _STATE: Final = 2 * VECTOR_BYTES
 _WORK: Final = _STATE + sha512.STATE_BYTES
 _INVERSION: Final = _WORK + sha512.WORK_BYTES
-_TABLE: Final = _INVERSION + 5 * ELEMENT_BYTES
+_TABLE: Final = -(-(_INVERSION + 5 * ELEMENT_BYTES) // LINE_BYTES) * LINE_BYTES
 _TABLE_BYTES: Final = KEY_ENTRIES * ROW_BYTES
 _GROUPS: Final = _TABLE + WIDTH * _TABLE_BYTES
 MESSAGES: Final = _GROUPS + GROUPS_MAX * GROUP_BYTES
-"""Where eight padded rows of R, A, message begin; what follows each message is written already."""
+"""Where padded rows of R, A, message begin, one per lane; what follows messages stands there."""
 
 CONSTANTS_BYTES: Final = 8 * sha512.ROUNDS
 TABLES_BYTES: Final = CONSTANTS_BYTES + BASE_ENTRIES * AFFINE_ROW_BYTES
@@ -103,7 +104,7 @@ _ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 @leaf
 def _read(group: Any, scratch: Any, sources: Any, length: Any, stride: Any, rows: Any) -> None:
-    """Read eight rows: R, A, message into the padded rows; then R, A, S as words.
+    """Read WIDTH rows: R, A, message into the padded rows; then R, A, S as words.
 
     sources: addresses of public keys, signatures, messages; rows: first and last row.
     """

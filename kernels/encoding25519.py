@@ -1,4 +1,4 @@
-"""From 32 bytes to points and back, for several groups of eight at once.
+"""From 32 bytes to points and back, for several groups of lanes at once.
 
 A square root and an inversion are 250 squarings, each waiting for the one before. So powers are
 taken of several elements in turn, which stand in memory one `stride` apart: while one waits, the

@@ -1,25 +1,19 @@
-"""Integers modulo p = 2^255 - 19, eight side by side, in five limbs of 51 bits.
+"""Integers modulo p = 2^255 - 19, one per lane, in five limbs of 51 bits.
 
 An element is a tuple of five `Lanes`: limb i counts 2^(51 i). Curve code (`curve25519`) knows only
-the functions below, so another field can stand in this one's place.
+the functions below. Limbs are multiplied by what the processor has: `products_ifma`, or
+`products_fma` on all others. Everything else is the same for both.
 
 Bounds. What a function accepts and answers, per limb, as unsigned 64-bit numbers:
 
 - *reduced*: limb 0 < 2^51 + 2^18, limbs 1 to 4 < 2^51 + 2^13. What `carry` answers.
-- *short*: every limb < 2^52. What `multiply` and `square` accept: the multiplier reads 52 bits of
-  each limb. Reduced elements are short, and so is what `negate_where` answers.
-- *loose*: every limb < 2^61. What `multiply` and `square` answer.
-
-`multiply`. A product of two limbs is low + 2^52 high with low, high < 2^52; in limbs of 51 bits
-high counts twice at the next place. So t_k = 2 * (highs at k) + (lows at k), k = 0 to 9, and
-2^255 = 19 makes it r_k = t_k + 19 t_(k+5). There are 1, 2, 3, 4, 5, 4, 3, 2, 1, 0 lows and 0, 1, 2,
-3, 4, 5, 4, 3, 2, 1 highs at the places 0 to 9, each below 2^52, hence
-t < 2^52 * (1, 4, 7, 10, 13, 14, 11, 8, 5, 2) and r < 2^52 * (267, 213, 159, 105, 51): loose.
-`square` sums the same products, those of different limbs once and doubled: the same bounds. Its
-partial sums are parts of these sums, so none is larger.
+- *short*: no limb larger than that of 2 p, 2^52 - 38 and four of 2^52 - 2. What `multiply` and
+  `square` accept. Reduced elements are short, and so is what `negate_where` answers.
+- *loose*: every limb < 2^61. What `multiply` and `square` answer: products, whose limbs are below
+  267 * 2^52 (each module of products says why).
 
 `subtract` answers a - b + 2^11 p limb by limb. The limbs of 2^11 p are at least 2^62 - 19 * 2^11,
-so b may be the sum of two products (each r < 267 * 2^52, the sum < 2^61.1) and nothing falls below
+so b may be the sum of two products (each < 267 * 2^52, the sum < 2^61.1) and nothing falls below
 zero. `add` is limb by limb, too. Sums and differences are accepted by `carry` alone.
 
 `carry` takes limbs up to 2^64 - 2^13 and moves what exceeds 51 bits of each limb, below 2^13, to
@@ -30,15 +24,15 @@ others below 2^51 + 2^13. The largest that curve code makes is 3 products + 2^62
 `canonical` takes reduced elements: numbers below 2^255 + 2^218, which is below 2p.
 """
 
-import itertools
 from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kernels import lanes64
+from kernels import lanes64, products_fma, products_ifma
 from kernels.lanes64 import LANES, VECTOR, splat, void_function
+from kernels.processor import LANES as LANES_NAME
 
 P: Final = 2**255 - 19
 LIMBS: Final = 5
@@ -72,54 +66,17 @@ def _times_p(factor: int) -> list[int]:
 
 _BIAS: Final = _times_p(2**11)
 _TWICE_P: Final = _times_p(2)
+SHORT_MAX: Final = tuple(_TWICE_P)
+"""Largest limbs of a short element."""
 
-
-def _emit_fold(builder: Any, total: Limbs) -> Limbs:
-    """Emit r_k = t_k + 19 t_(k + 5)."""
-    high = [builder.mul(total[k + LIMBS], splat(FOLD)) for k in range(LIMBS)]
-    return [builder.add(total[k], high[k]) for k in range(LIMBS)]
-
-
-def _emit_product(builder: Any, pairs: list[tuple[int, Any, Any]]) -> Limbs:
-    """Emit the sum of a * b * 2^(51 place) over (place, a, b), folded to five limbs.
-
-    The highs come first and are doubled together; the lows are added on top.
-    """
-    total: Limbs = [splat(0)] * (2 * LIMBS)
-    for place, a, b in pairs:
-        total[place + 1] = lanes64.multiply_add_high(builder, total[place + 1], a, b)
-    total[1:] = [builder.add(item, item) for item in total[1:]]
-    for place, a, b in pairs:
-        total[place] = lanes64.multiply_add_low(builder, total[place], a, b)
-    return _emit_fold(builder, total)
-
-
-def _emit_multiply(builder: Any, a: Limbs, b: Limbs) -> Limbs:
-    pairs = [(i + j, a[i], b[j]) for i in range(LIMBS) for j in range(LIMBS)]
-    return _emit_product(builder, pairs)
-
-
-def _emit_square(builder: Any, a: Limbs) -> Limbs:
-    """Emit what `_emit_multiply` does of a and a, each product of two different limbs once."""
-    total: Limbs = [splat(0)] * (2 * LIMBS)
-    cross = list(itertools.combinations(range(LIMBS), 2))
-    for i, j in cross:
-        total[i + j + 1] = lanes64.multiply_add_high(builder, total[i + j + 1], a[i], a[j])
-    total[2:9] = [builder.add(item, item) for item in total[2:9]]
-    for i in range(LIMBS):
-        total[2 * i + 1] = lanes64.multiply_add_high(builder, total[2 * i + 1], a[i], a[i])
-    for i, j in cross:
-        total[i + j] = lanes64.multiply_add_low(builder, total[i + j], a[i], a[j])
-    total[1:] = [builder.add(item, item) for item in total[1:]]
-    for i in range(LIMBS):
-        total[2 * i] = lanes64.multiply_add_low(builder, total[2 * i], a[i], a[i])
-    return _emit_fold(builder, total)
+products: Any = products_ifma if LANES_NAME == "ifma" else products_fma
+"""What multiplies limbs in this process."""
 
 
 def _emit_carry(builder: Any, a: Limbs) -> Limbs:
     over = [builder.lshr(limb, splat(LIMB_BITS)) for limb in a]
     kept = [builder.and_(limb, splat(LIMB_MASK)) for limb in a]
-    first = lanes64.multiply_add_low(builder, kept[0], over[-1], splat(FOLD))
+    first = products.emit_add_multiple(builder, kept[0], over[-1], FOLD)
     return [first, *[builder.add(kept[i], over[i - 1]) for i in range(1, LIMBS)]]
 
 
@@ -172,7 +129,7 @@ def _pack(builder: Any, limbs: Limbs) -> Any:
     return element
 
 
-def _element_function(count: int, emit: Any) -> Any:
+def element_function(count: int, emit: Any) -> Any:
     """Return signature and generator of an intrinsic on `count` elements that answers one."""
 
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -184,25 +141,25 @@ def _element_function(count: int, emit: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def multiply(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a * b, loose. a, b: short."""
-    return _element_function(2, _emit_multiply)
+    return element_function(2, products.emit_multiply)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def square(typing_context: Any, a: Any) -> Any:
     """Return a * a, loose. a: short."""
-    return _element_function(1, _emit_square)
+    return element_function(1, products.emit_square)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def carry(typing_context: Any, a: Any) -> Any:
     """Return a, reduced. a: limbs up to 2^64 - 2^13."""
-    return _element_function(1, _emit_carry)
+    return element_function(1, _emit_carry)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def add(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a + b limb by limb."""
-    return _element_function(
+    return element_function(
         2, lambda builder, x, y: [builder.add(i, j) for i, j in zip(x, y, strict=True)]
     )
 
@@ -215,7 +172,7 @@ def subtract(typing_context: Any, a: Any, b: Any) -> Any:
         biased = [builder.add(i, splat(j)) for i, j in zip(x, _BIAS, strict=True)]
         return [builder.sub(i, j) for i, j in zip(biased, y, strict=True)]
 
-    return _element_function(2, emit)
+    return element_function(2, emit)
 
 
 def _emit_select(builder: Any, mask: Any, a: Any, b: Any) -> Any:
@@ -252,7 +209,7 @@ def negate_where(typing_context: Any, mask: Any, a: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def canonical(typing_context: Any, a: Any) -> Any:
     """Return the number below p that a stands for, limbs below 2^51. a: reduced."""
-    return _element_function(1, _emit_canonical)
+    return element_function(1, _emit_canonical)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -1,4 +1,4 @@
-"""Keys and signatures for benchmarks and test data, eight side by side: see `insecure_signer`.
+"""Keys and signatures for benchmarks and test data, one per lane: see `insecure_signer`.
 
 Not constant time and not hardened in any way: never for a key that guards something.
 """
@@ -18,6 +18,7 @@ from kernels.field51 import ELEMENT_BYTES
 from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.lanes64 import (
+    LINE_BYTES,
     VECTOR_BYTES,
     WIDTH,
     copy_bytes,
@@ -54,9 +55,9 @@ _WORK: Final = _STATE + sha512.STATE_BYTES
 _WINDOWS: Final = _WORK + sha512.WORK_BYTES
 _INVERSION: Final = _WINDOWS + 4 * VECTOR_BYTES
 _STAGE: Final = _INVERSION + 5 * ELEMENT_BYTES
-_GROUPS: Final = _STAGE + WIDTH * VECTOR_BYTES
+_GROUPS: Final = _STAGE + WIDTH * LINE_BYTES
 SEED_ROWS: Final = _GROUPS + GROUPS_MAX * _GROUP_BYTES
-"""Where eight padded rows begin that seeds are hashed in, one block each."""
+"""Where the padded rows begin that seeds are hashed in, one per lane, one block each."""
 MESSAGES: Final = SEED_ROWS + WIDTH * sha512.BLOCK_BYTES
 """Where the padded rows of prefix and message begin, then those of R, A and message."""
 
@@ -72,7 +73,7 @@ def _point_rows(scratch: Any, start: Any, stride: Any) -> None:
 
 @leaf
 def _hash(scratch: Any, start: Any, stride: Any, tables: Any) -> None:
-    """Hash the eight padded rows at `start` into the state."""
+    """Hash the padded rows at `start` into the state."""
     _point_rows(scratch, start, stride)
     rows, work = scratch + np.uint64(_ROWS), scratch + np.uint64(_WORK)
     sha512.hash_rows(rows, stride, tables, work, scratch + np.uint64(_STATE))
@@ -80,18 +81,18 @@ def _hash(scratch: Any, start: Any, stride: Any, tables: Any) -> None:
 
 @leaf
 def _write_head(scratch: Any, source: Any, start: Any, stride: Any) -> None:
-    """Write the 32 bytes of each lane that four vectors hold to the beginning of eight rows."""
+    """Write the 32 bytes of each lane that four vectors hold to the beginning of WIDTH rows."""
     stage = scratch + np.uint64(_STAGE)
-    _point_rows(scratch, np.uint64(_STAGE), np.uint64(VECTOR_BYTES))
+    _point_rows(scratch, np.uint64(_STAGE), np.uint64(LINE_BYTES))
     store_rows(source, scratch + np.uint64(_ROWS), _ZERO)
     for lane in range(WIDTH):
         place = scratch + start + stride * np.uint64(lane)
-        copy_bytes(place, stage + np.uint64(VECTOR_BYTES * lane), np.uint64(32))
+        copy_bytes(place, stage + np.uint64(LINE_BYTES * lane), np.uint64(32))
 
 
 @leaf
 def _secret(group: Any, scratch: Any, tables: Any, seeds: Any, first: Any, last: Any) -> None:
-    """Hash eight seeds: the secret scalar goes to the group, the prefix stays in the state."""
+    """Hash WIDTH seeds: the secret scalar goes to the group, the prefix stays in the state."""
     stride = np.uint64(sha512.BLOCK_BYTES)
     for lane in range(WIDTH):
         row = np.uint64(min(first + lane, last))
@@ -136,7 +137,7 @@ def _multiply_base(group: Any, scratch: Any, scalar: Any, tables: Any) -> None:
 
 @njit
 def _start_key(group: Any, scratch: Any, tables: Any, seeds: Any, first: Any, last: Any) -> None:
-    """Compute the point of eight public keys."""
+    """Compute the point of WIDTH public keys."""
     _secret(group, scratch, tables, seeds, first, last)
     state, secret = scratch + np.uint64(_STATE), group + np.uint64(_SECRET)
     for i in range(8):
@@ -153,7 +154,7 @@ def _start_key(group: Any, scratch: Any, tables: Any, seeds: Any, first: Any, la
 def _start_signature(
     group: Any, scratch: Any, tables: Any, sources: Any, sizes: Any, first: Any, last: Any
 ) -> None:
-    """Compute the nonce r and the point [r]B of eight signatures."""
+    """Compute the nonce r and the point [r]B of WIDTH signatures."""
     length, stride = sizes[0], sizes[1]
     _secret(group, scratch, tables, sources[0], first, last)
     prefix = scratch + np.uint64(_STATE + 4 * VECTOR_BYTES)
@@ -200,11 +201,11 @@ def _finish_signature(
 def _write(group: Any, scratch: Any, out: Any, width: Any, first: Any, last: Any) -> None:
     """Write the first `width` bytes that each lane's words hold to its row of `out`."""
     stage = scratch + np.uint64(_STAGE)
-    _point_rows(scratch, np.uint64(_STAGE), np.uint64(VECTOR_BYTES))
+    _point_rows(scratch, np.uint64(_STAGE), np.uint64(LINE_BYTES))
     store_rows(group + np.uint64(_ENCODED), scratch + np.uint64(_ROWS), _ZERO)
     for lane in range(min(WIDTH, last - first + 1)):
         place = out + width * np.uint64(first + lane)
-        copy_bytes(place, stage + np.uint64(VECTOR_BYTES * lane), width)
+        copy_bytes(place, stage + np.uint64(LINE_BYTES * lane), width)
 
 
 @njit

@@ -2,8 +2,8 @@
 
 Never use this for a key that guards something: it reads tables at places that depend on secrets,
 so it gives them away to whoever shares the processor, and it wipes nothing. What it makes equals
-what libsodium makes of the same seeds, byte for byte. Where the CPU lacks AVX-512 IFMA, it is
-libsodium that makes it.
+what libsodium makes of the same seeds, byte for byte. Where kernels have no lanes (`processor`), it
+is libsodium that makes it.
 """
 
 from functools import cache
@@ -18,11 +18,11 @@ from kernels import sha512
 from kernels.ed25519 import add_points, affine_row, base_point, padded_rows
 from kernels.ed25519_lanes import BASE_ENTRIES, CONSTANTS_BYTES
 from kernels.host_accounts import read_only
-from kernels.jit import has_ifma
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8, U64
 from kernels.memory import zeros
 from kernels.pool import Pool
+from kernels.processor import LANES
 
 _GRAIN = 128
 """Rows below which a second thread costs more than it brings."""
@@ -33,7 +33,7 @@ def insecure_public_keys(seeds: U8, threads: int | None = None) -> U8:
     """Return the public keys of 32-byte seeds, (n, 32) uint8 -> (n, 32) uint8."""
     _check_rows("seeds", seeds, len(seeds), 32)
     out = np.empty((len(seeds), 32), np.uint8)
-    if not has_ifma():
+    if LANES is None:
         for i, seed in enumerate(seeds):
             key, _ = nacl.bindings.crypto_sign_seed_keypair(seed.tobytes())
             out[i] = np.frombuffer(key, np.uint8)
@@ -53,7 +53,7 @@ def insecure_sign(seeds: U8, public_keys: U8, messages: U8, threads: int | None 
     _check_rows("public_keys", public_keys, count, 32)
     _check_rows("messages", messages, count, messages.shape[-1])
     out = np.empty((count, 64), np.uint8)
-    if not has_ifma():
+    if LANES is None:
         for i in range(count):
             secret = seeds[i].tobytes() + public_keys[i].tobytes()
             signed = nacl.bindings.crypto_sign(messages[i].tobytes(), secret)
@@ -70,7 +70,7 @@ def _check_rows(name: str, array: U8, count: int, width: int) -> None:
 
 
 def _run(sources: tuple[U8, U8, U8], length: np.uint64, out: U8, threads: int | None) -> None:
-    """Sign, or make keys, over threads; groups of eight never cross a range."""
+    """Sign, or make keys, over threads; groups of WIDTH never cross a range."""
     pool = Pool(threads)
     try:
         groups = -(-len(out) // WIDTH)

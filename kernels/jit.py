@@ -3,8 +3,9 @@
 Kernels are compiled once per machine and kept. Numba notices that the file of a kernel changed, but
 not that a module changed from which the kernel takes functions or constants, and would go on
 running the old code. So compiled code lies in a folder named by a hash of all kernel sources, of
-the compiler and of the processor: whatever could change the machine code changes the folder.
-Read `backend` next for what the kernels are for, `warm` for compiling them ahead.
+the compiler, of the processor and of the lanes that signatures are computed in: whatever could
+change the machine code changes the folder. Read `processor` for what kernels may use, `backend`
+next for what they are for, `warm` for compiling them ahead.
 """
 
 import atexit
@@ -21,53 +22,24 @@ from pathlib import Path
 from typing import Any, overload
 
 import llvmlite
-import llvmlite.binding
 import numba
-from numba.core.codegen import get_host_cpu_features
+
+from kernels.processor import LANES, cpu_features, cpu_name
 
 CONFIG: Any = numba.config
 
 CACHE_FOLDERS_MAX = 8
 """Folders of compiled code that are kept; the one that was used longest ago goes first."""
 
-AVX512_FEATURES = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
-"""What every server core with AVX-512 has had since the first, and what the wide bodies need."""
-
 OPTIONS = {"cache": True, "nogil": True, "boundscheck": False, "error_model": "numpy"}
-"""Never `fastmath`: there is nothing to relax where only integers are computed."""
-
-
-def cpu_name() -> str:
-    """Return LLVM's name of the processor that kernels are compiled for."""
-    return str(CONFIG.CPU_NAME or llvmlite.binding.get_host_cpu_name())
-
-
-def cpu_features() -> frozenset[str]:
-    """Return LLVM's names of the instruction sets that kernels are compiled for.
-
-    `NUMBA_CPU_FEATURES` and `NUMBA_CPU_NAME=generic` count, as they do for the compiler.
-    """
-    named = CONFIG.CPU_FEATURES
-    listed = str(get_host_cpu_features() if named is None else named)
-    names = (item.strip() for item in listed.split(","))
-    return frozenset(name[1:] for name in names if name.startswith("+"))
-
-
-def has_avx512() -> bool:
-    """Say whether compiled kernels may use 512-bit vectors."""
-    return cpu_features() >= AVX512_FEATURES
-
-
-def has_ifma() -> bool:
-    """Say whether compiled kernels may also use 512-bit multiply-add of 52-bit integers."""
-    return has_avx512() and "avx512ifma" in cpu_features()
+"""Never `fastmath`: integers leave nothing to relax, and `products_fma` needs every rounding."""
 
 
 def cache_key(sources: Path) -> str:
     """Return 32 hex digits that name the code which the sources compile to on this machine."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [numba.__version__, llvmlite.__version__, platform.python_version(), cpu_name()]
-    parts.append(",".join(sorted(cpu_features())))
+    parts += [",".join(sorted(cpu_features())), LANES or "no lanes"]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # most nodes have no device
         parts.append(importlib.metadata.version("numba-cuda"))
     for part in parts:

@@ -1,11 +1,13 @@
-"""Eight 64-bit integers side by side as one value that compiled kernels compute with.
+"""A register of 64-bit integers side by side as one value that compiled kernels compute with.
 
-`Lanes` is a Numba type over one 512-bit register of eight unsigned 64-bit integers, one per
-signature. Arithmetic wraps modulo 2^64. Values never leave compiled code. The functions here are
-single instructions, or a few: what a body of `sha512`, `scalar25519` or `field51` is made of.
+`Lanes` is a Numba type over one register of WIDTH unsigned 64-bit integers, one per signature:
+eight in 512 bits, four in the 256 bits of AVX2. Arithmetic wraps modulo 2^64. Values never leave
+compiled code. The functions here are single instructions, or a few: what a body of `sha512`,
+`scalar25519` or `field51` is made of.
 
-Only code that runs after `kernels.jit.has_ifma` said yes may compile them: the compiler ends the
-whole process when it meets an instruction that the chosen CPU does not have.
+Only code that runs where `kernels.processor.LANES` names a kind of lanes may compile them, and the
+multiply-adds of 52 bits only where it says `ifma`: the compiler ends the whole process when it
+meets an instruction that the chosen CPU does not have.
 
 Addresses are uint64 and never checked; who computes one states why it lies inside its array.
 """
@@ -19,9 +21,14 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-WIDTH: Final = 8
+from kernels.processor import LANES as LANES_NAME
+
+WIDTH: Final = 4 if LANES_NAME == "avx2" else 8
 """Lanes of a vector: signatures that are computed side by side."""
 VECTOR_BYTES: Final = 8 * WIDTH
+LINE_WORDS: Final = 8
+"""Words that are moved together between rows and vectors, at any width: a cache line."""
+LINE_BYTES: Final = 8 * LINE_WORDS
 
 I64: Final = ir.IntType(64)
 INDEX: Final = ir.IntType(32)
@@ -30,7 +37,7 @@ MASK: Final = ir.VectorType(ir.IntType(1), WIDTH)
 
 
 class LanesType(types.Type):  # type: ignore[misc]
-    """The type of eight uint64 in one register."""
+    """The type of WIDTH uint64 in one register."""
 
 
 LANES: Final = LanesType("Lanes")
@@ -53,24 +60,14 @@ def call(builder: Any, name: str, *arguments: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def multiply_add_low(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """Emit total + the low 52 bits of (a mod 2^52) * (b mod 2^52)."""
-    return call(builder, "llvm.x86.avx512.vpmadd52l.uq.512", total, a, b)
-
-
-def multiply_add_high(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """Emit total + the bits 52 to 103 of (a mod 2^52) * (b mod 2^52)."""
-    return call(builder, "llvm.x86.avx512.vpmadd52h.uq.512", total, a, b)
-
-
 def funnel_right(builder: Any, high: Any, low: Any, count: int) -> Any:
     """Emit the low 64 bits of (high * 2^64 + low) >> count, 0 <= count < 64."""
-    return call(builder, "llvm.fshr.v8i64", high, low, splat(count))
+    return call(builder, f"llvm.fshr.v{WIDTH}i64", high, low, splat(count))
 
 
 def swap_bytes(builder: Any, value: Any) -> Any:
     """Emit each lane with its eight bytes reversed."""
-    return call(builder, "llvm.bswap.v8i64", value)
+    return call(builder, f"llvm.bswap.v{WIDTH}i64", value)
 
 
 def pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
@@ -80,12 +77,12 @@ def pointer(builder: Any, address: Any, offset: int, kind: Any) -> Any:
 
 
 def load_vector(builder: Any, address: Any, index: int) -> Any:
-    """Emit a load of vector `index` from an address that is a multiple of 64."""
+    """Emit a load of vector `index` from an address that is a multiple of VECTOR_BYTES."""
     return builder.load(pointer(builder, address, index * VECTOR_BYTES, VECTOR), align=VECTOR_BYTES)
 
 
 def store_vector(builder: Any, value: Any, address: Any, index: int) -> None:
-    """Emit a store to vector `index` of an address that is a multiple of 64."""
+    """Emit a store to vector `index` of an address that is a multiple of VECTOR_BYTES."""
     builder.store(
         value, pointer(builder, address, index * VECTOR_BYTES, VECTOR), align=VECTOR_BYTES
     )
@@ -98,8 +95,8 @@ def shuffle(builder: Any, left: Any, right: Any, lanes: list[int]) -> Any:
 
 
 def transpose(builder: Any, rows: list[Any]) -> list[Any]:
-    """Emit the transposition of 8 x 8: lane i of answer j is lane j of row i."""
-    for distance in (4, 2, 1):
+    """Emit the transposition of WIDTH vectors: lane i of answer j is lane j of row i."""
+    for distance in (4, 2, 1)[-WIDTH.bit_length() + 1 :]:
         answer = list(rows)
         for i in range(WIDTH):
             if i & distance:
@@ -119,16 +116,28 @@ def broadcast(builder: Any, value: Any) -> Any:
 
 
 def load_transposed(builder: Any, rows: Any, offset: Any) -> list[Any]:
-    """Emit 8 vectors: word k of lane i is word k at `offset` of the row address i at `rows`.
+    """Emit 8 vectors: lane i of vector k is word k at `offset` of the row address i at `rows`.
 
     64 bytes are read from each row, at any alignment.
     """
-    loaded = []
+    starts = []
     for i in range(WIDTH):
         start = builder.load(pointer(builder, rows, 8 * i, I64), align=8)
-        place = pointer(builder, builder.add(start, offset), 0, VECTOR)
-        loaded.append(builder.load(place, align=1))
-    return transpose(builder, loaded)
+        starts.append(builder.add(start, offset))
+    vectors = []
+    for part in range(0, LINE_BYTES, VECTOR_BYTES):
+        places = [pointer(builder, start, part, VECTOR) for start in starts]
+        vectors += transpose(builder, [builder.load(place, align=1) for place in places])
+    return vectors
+
+
+def store_transposed(builder: Any, vectors: list[Any], starts: list[Any], align: int) -> None:
+    """Emit stores of 64 bytes to WIDTH addresses: lane i of 8 vectors goes to starts[i]."""
+    for part in range(0, LINE_WORDS, WIDTH):
+        for start, row in zip(
+            starts, transpose(builder, vectors[part : part + WIDTH]), strict=True
+        ):
+            builder.store(row, pointer(builder, start, 8 * part, VECTOR), align=align)
 
 
 def lanes_function(count: int, emit: Callable[..., Any]) -> Any:
@@ -152,7 +161,7 @@ def void_function(signature: Any, emit: Callable[..., Any]) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lanes_load(typing_context: Any, address: Any) -> Any:
-    """Return the vector at `address`, a multiple of 64."""
+    """Return the vector at `address`, a multiple of VECTOR_BYTES."""
 
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         return load_vector(builder, values[0], 0)
@@ -162,7 +171,7 @@ def lanes_load(typing_context: Any, address: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def lanes_store(typing_context: Any, address: Any, value: Any) -> Any:
-    """Write a vector to `address`, a multiple of 64."""
+    """Write a vector to `address`, a multiple of VECTOR_BYTES."""
     return void_function(
         types.void(types.uint64, LANES),
         lambda builder, place, v: store_vector(builder, v, place, 0),
@@ -258,9 +267,9 @@ def lanes_is_below(typing_context: Any, a: Any, b: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load_rows(typing_context: Any, rows: Any, offset: Any, target: Any) -> Any:
-    """Write 8 vectors to `target`: word k of lane i is word k at `offset` of row address i.
+    """Write 8 vectors to `target`: lane i of vector k is word k at `offset` of row address i.
 
-    rows: where 8 addresses stand; 64 bytes are read from each, at any alignment.
+    rows: where WIDTH addresses stand; 64 bytes are read from each, at any alignment.
     """
 
     def emit(builder: Any, rows_: Any, offset_: Any, target_: Any) -> None:
@@ -272,14 +281,13 @@ def load_rows(typing_context: Any, rows: Any, offset: Any, target: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_rows(typing_context: Any, source: Any, rows: Any, offset: Any) -> Any:
-    """Write 64 bytes at `offset` of each of 8 row addresses: the lanes of 8 vectors at `source`."""
+    """Write 64 bytes at `offset` of WIDTH row addresses: the lanes of 8 vectors at `source`."""
 
     def emit(builder: Any, source_: Any, rows_: Any, offset_: Any) -> None:
-        vectors = [load_vector(builder, source_, k) for k in range(WIDTH)]
-        for i, row in enumerate(transpose(builder, vectors)):
-            start = builder.load(pointer(builder, rows_, 8 * i, I64), align=8)
-            place = pointer(builder, builder.add(start, offset_), 0, VECTOR)
-            builder.store(row, place, align=1)
+        vectors = [load_vector(builder, source_, k) for k in range(LINE_WORDS)]
+        places = [pointer(builder, rows_, 8 * i, I64) for i in range(WIDTH)]
+        starts = [builder.add(builder.load(place, align=8), offset_) for place in places]
+        store_transposed(builder, vectors, starts, 1)
 
     return void_function(types.void(types.uint64, types.uint64, types.uint64), emit)
 

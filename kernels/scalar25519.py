@@ -1,4 +1,4 @@
-"""Integers modulo L, the order of the base point, and the checks on encoded numbers; eight lanes.
+"""Integers modulo L, the order of the base point, and the checks on encoded numbers, in lanes.
 
 Scalars stand as little-endian 64-bit words, one vector per word. For products they are cut into 21
 bits, in signed 64-bit lanes: 2^252 = -c modulo L with c of 125 bits, so a limb at place 12 + i

@@ -1,7 +1,7 @@
-"""SHA-512 (FIPS 180-4) of eight messages of one length, side by side.
+"""SHA-512 (FIPS 180-4) of messages of one length, one per lane.
 
 Each message stands padded in a row of its own: `pad` writes what follows the message, once for all
-messages that will be put into the row, and `hash_rows` takes the blocks of eight rows through the
+messages that will be put into the row, and `hash_rows` takes the blocks of WIDTH rows through the
 80 rounds. The round constants come from memory: unrolled they would fill the instruction cache.
 """
 
@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 
 from kernels import lanes64
 from kernels.integers import leaf
-from kernels.lanes64 import I64, VECTOR_BYTES, splat, void_function
+from kernels.lanes64 import I64, LINE_BYTES, VECTOR_BYTES, splat, void_function
 
 BLOCK_BYTES: Final = 128
 DIGEST_WORDS: Final = 8
@@ -144,11 +144,11 @@ def _start(typing_context: Any, state: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _load_block(typing_context: Any, rows: Any, offset: Any, block: Any) -> Any:
-    """Write 16 vectors: the big-endian words of 128 bytes at `offset` of eight row addresses."""
+    """Write 16 vectors: the big-endian words of 128 bytes at `offset` of WIDTH row addresses."""
 
     def emit(builder: Any, rows_: Any, offset_: Any, block_: Any) -> None:
         for half in range(2):
-            place = builder.add(offset_, ir.Constant(I64, VECTOR_BYTES * half))
+            place = builder.add(offset_, ir.Constant(I64, LINE_BYTES * half))
             for k, vector in enumerate(lanes64.load_transposed(builder, rows_, place)):
                 word = lanes64.swap_bytes(builder, vector)
                 lanes64.store_vector(builder, word, block_, 8 * half + k)
@@ -193,9 +193,9 @@ def _swap_state(typing_context: Any, state: Any) -> Any:
 
 @leaf
 def hash_rows(rows: Any, length: Any, constants: Any, work: Any, state: Any) -> None:
-    """Write 8 vectors to `state`: the digests of eight padded rows as little-endian words.
+    """Write 8 vectors to `state`: the digests of WIDTH padded rows as little-endian words.
 
-    rows: where 8 row addresses stand; length: padded bytes of each; constants: where
+    rows: where WIDTH row addresses stand; length: padded bytes of each; constants: where
     ROUND_CONSTANTS stand; work: WORK_BYTES of scratch. All uint64.
     """
     variables = work + np.uint64(16 * VECTOR_BYTES)

@@ -1,8 +1,10 @@
 """Signature verification: the choice of a path, its check before use, and libsodium's path.
 
-- `ifma` computes eight signatures side by side (`ed25519`), where kernels may use AVX-512 IFMA. The
-  choice is made by what the compiler was told to use, before anything is compiled: it ends the
-  process when it meets an instruction that it may not emit.
+- `ifma`, `avx512` and `avx2` compute signatures side by side (`ed25519`), where kernels may use the
+  instructions (`processor`): eight, whose numbers AVX-512 IFMA multiplies, eight without it, or
+  four. A process has the kernels of one of them. The choice is made by what the compiler was told
+  to use, before anything is compiled: it ends the process when it meets an instruction that it may
+  not emit.
 - `libsodium` calls the function of libsodium 1.0.20, which PyNaCl carries, by address from a
   compiled loop. It gives exactly the verdict of spec/signatures.md#verdict, on every CPU.
 
@@ -25,20 +27,27 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels import ed25519, jit
+from kernels import ed25519, jit, processor
 from kernels.jit import njit
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8
 from kernels.pool import Pool
+from kernels.processor import (
+    LANES,
+    LANES_NAMES,
+    LanesName,
+    cpu_name,
+    missing_features,
+)
 from kernels.signature_vectors_table import VECTORS
 
-PathName = Literal["ifma", "libsodium"]
-VARIABLE: Final = "TOS_ED25519"
+VARIABLE: Final = processor.VARIABLE
+PathName = LanesName | Literal["libsodium"]
 
 LIBSODIUM_GRAIN: Final = 8
 """Signatures below which a second thread costs more than it brings."""
 HANDOVER_GROUPS: Final = 2
-"""Groups of eight that the calling thread verifies while another one wakes up."""
+"""Groups of WIDTH that the calling thread verifies while another one wakes up."""
 
 # Its address is an argument, not a constant, so that compiled code can be cached.
 _LIBRARY = ctypes.CDLL(_sodium.__file__)
@@ -122,22 +131,35 @@ def verify_rows(
 def choose_path() -> PathName:
     """Return the path for this process: what `TOS_ED25519` says, else the fastest that can run.
 
-    Raises PathUnavailable for a name that is none, and for `ifma` where kernels may not use it.
+    Raises PathUnavailable for a name that is none, for lanes that kernels may not use here, and
+    for other lanes than those that the kernels were imported for.
     """
     forced = os.environ.get(VARIABLE) or None
     if forced is None:
-        return "ifma" if jit.has_ifma() else "libsodium"
+        return LANES if LANES is not None and not missing_features(LANES) else "libsodium"
     if forced == "libsodium":
         return "libsodium"
-    if forced != "ifma":
-        raise PathUnavailable(f"{VARIABLE}={forced}: no such path; set it to ifma or libsodium")
-    if not jit.has_ifma():
-        missing = sorted((jit.AVX512_FEATURES | {"avx512ifma"}) - jit.cpu_features())
+    for name in LANES_NAMES:
+        if forced == name:
+            _require(name)
+            return name
+    known = ", ".join(LANES_NAMES)
+    raise PathUnavailable(f"{VARIABLE}={forced}: no such path; set it to {known} or libsodium")
+
+
+def _require(name: LanesName) -> None:
+    """Raise PathUnavailable unless kernels have these lanes and may use them."""
+    missing = missing_features(name)
+    if missing:
         raise PathUnavailable(
-            f"{VARIABLE}=ifma: kernels are compiled for {jit.cpu_name()} without"
+            f"{VARIABLE}={name}: kernels are compiled for {cpu_name()} without"
             f" {', '.join(missing)}; unset {VARIABLE}, or set it to libsodium"
         )
-    return "ifma"
+    if name != LANES:
+        raise PathUnavailable(
+            f"{VARIABLE}={name}: this process has imported its kernels for {LANES}; set"
+            f" {VARIABLE} before it starts"
+        )
 
 
 def verify_one(public_key: U8, signature: U8, message: U8) -> bool:
@@ -150,8 +172,8 @@ def verify_one(public_key: U8, signature: U8, message: U8) -> bool:
     return bool(verdict == 0)
 
 
-def ifma_ranges(count: int, threads: int) -> list[tuple[int, int]]:
-    """Cut [0, count) into at most `threads` ranges at multiples of 8.
+def lane_ranges(count: int, threads: int) -> list[tuple[int, int]]:
+    """Cut [0, count) into at most `threads` ranges at multiples of WIDTH.
 
     The first is the caller's own and longer by what another thread loses until it runs.
     """
@@ -172,8 +194,8 @@ def verify(path: PathName, pool: Pool, public_keys: U8, signatures: U8, messages
     if count == 1:
         return np.array([verify_one(public_keys, signatures, messages)], np.uint8)
     out = np.zeros(count, np.uint8)
-    if path == "ifma":
-        ranges = ifma_ranges(count, pool.threads)
+    if path != "libsodium":
+        ranges = lane_ranges(count, pool.threads)
         pool.run(ed25519.verify_range, ranges, public_keys, signatures, messages, out)
     else:
         ranges = pool.ranges(count, grain=LIBSODIUM_GRAIN)
@@ -187,9 +209,9 @@ def start_path(path: PathName) -> None:
 
     Raises VerdictDiffers if it judges one of them otherwise: nothing may run on such a path.
     """
-    is_compiling = path == "ifma" and not _is_compiled()
+    is_compiling = path != "libsodium" and not _is_compiled()
     if is_compiling:
-        _say(f"compiling Ed25519 for {jit.cpu_name()}: once, some 10 s ...")
+        _say(f"compiling Ed25519 for {cpu_name()}: once, some 10 s ...")
     start = time.monotonic_ns()
     check_path(path)
     if is_compiling:
@@ -218,7 +240,7 @@ def check_path(path: PathName) -> None:
                 f"Ed25519 path {path}: signature {vector[1]}{vector[2]} by {vector[0]} of"
                 f" {vector[3]} is {'valid' if vector[4] else 'not valid'}, but this path says"
                 f" otherwise; it must not be used: set {VARIABLE} to another, and report this CPU,"
-                f" {jit.cpu_name()}"
+                f" {cpu_name()}"
             )
 
 

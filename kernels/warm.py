@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from kernels import jit, marks, outcomes, pending, pending_order, pending_rows
+from kernels import jit, marks, outcomes, pending, pending_order, pending_rows, processor
 from kernels.backend import (
     Backend,
     BackendName,
@@ -133,7 +133,7 @@ def main() -> int:
         sys.stderr.write("kernels.warm: python -O removes checks that must run; start without -O\n")
         return 2
     sys.stdout.write(
-        f"compiling kernels for {jit.cpu_name()} into {jit.CONFIG.CACHE_DIR}"
+        f"compiling kernels for {processor.cpu_name()} into {jit.CONFIG.CACHE_DIR}"
         " (once per machine and version, up to a minute) ...\n"
     )
     sys.stdout.flush()

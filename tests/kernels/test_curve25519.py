@@ -12,12 +12,13 @@ import spec.oracle
 from kernels.ed25519 import add_points, base_point
 from kernels.field51 import ELEMENT_BYTES, LIMBS, P, limbs_of
 from kernels.jit import njit
+from kernels.lanes64 import VECTOR_BYTES, WIDTH
 from kernels.layout import U64
 from kernels.memory import zeros
 from kernels.scalar25519 import SMALL_ORDER_YS
-from tests.kernels.elements import address, needs_ifma, numbers, values_of, words_of
+from tests.kernels.elements import address, groups, needs_lanes, numbers, values_of, words_of
 
-pytestmark = needs_ifma
+pytestmark = needs_lanes
 
 oracle: Any = spec.oracle
 curve: Any = kernels.curve25519
@@ -40,7 +41,7 @@ def run_sums(points: Any, table: Any, mask: Any, out: Any) -> None:
         field.load(element(points, 7)),
     )
     curve.store_entry(entry, table, np.uint64(curve.ROW_BYTES))
-    rows = table + np.uint64(8 * curve.ROW_BYTES)
+    rows = table + np.uint64(WIDTH * curve.ROW_BYTES)
     _write(out, curve.add_entry(x, y, z, t, curve.load_entry(rows)))
     affine = curve.signed_entry(lanes64.lanes_load(mask), curve.load_affine(rows))
     _write(element(out, 4), curve.add_affine(x, y, z, t, affine))
@@ -61,14 +62,14 @@ def _write(out: Any, point: Any) -> None:
 
 @njit
 def run_decode(words: Any, place: Any, mask: Any) -> None:
-    """Decode the negatives of eight encodings, and encode them again."""
+    """Decode the negatives of encodings, one per lane, and encode them again."""
     encoding.start_decode(words, place)
     encoding.root_power(place, np.uint64(0), 1)
     x, y, is_point = encoding.finish_decode(words, place)
     lanes64.lanes_store(mask, is_point)
     field.store(element(place, 5), x)
     field.store(element(place, 6), y)
-    encoding.encode(x, y, field.one(), mask + np.uint64(64))
+    encoding.encode(x, y, field.one(), mask + np.uint64(VECTOR_BYTES))
 
 
 @njit
@@ -100,8 +101,8 @@ def is_same(a: Point, b: Point) -> bool:
 
 
 def memory(values: list[list[int]]) -> U64:
-    """Return consecutive elements, each given by its eight numbers."""
-    array: U64 = zeros((len(values) * LIMBS, 8), np.uint64)
+    """Return consecutive elements, each given by its numbers, one per lane."""
+    array: U64 = zeros((len(values) * LIMBS, WIDTH), np.uint64)
     for i, lanes in enumerate(values):
         for lane, value in enumerate(lanes):
             array[i * LIMBS : (i + 1) * LIMBS, lane] = limbs_of(value)
@@ -109,7 +110,7 @@ def memory(values: list[list[int]]) -> U64:
 
 
 def read(array: U64, index: int) -> list[int]:
-    """Return the eight numbers of an element."""
+    """Return the numbers of an element."""
     return numbers(array[index * LIMBS : (index + 1) * LIMBS])
 
 
@@ -119,17 +120,19 @@ def test_sums_are_the_oracles(rng: np.random.Generator) -> None:
     points += [oracle.ed_multiply(k, oracle.ED_BASE) for k in (1, 2, oracle.ED_L - 1, 12345)]
     points += [oracle.ed_add(points[-1], point) for point in torsion()[:4]]
     factor = int.from_bytes(rng.bytes(31), "little") | 1
-    mask = words_of([2**64 - 1] * 8, 1)
+    mask = words_of([2**64 - 1] * WIDTH, 1)
     for q in points:
         affine = (q[0] * pow(q[2], -1, P) % P, q[1] * pow(q[2], -1, P) % P)
         second = (*affine, 1, affine[0] * affine[1] % P)
-        for start in range(0, len(points), 8):
-            first = [scaled(point, factor) for point in points[start : start + 8]]
-            made = memory([[p[i] % P for p in first] for i in range(4)] + [[v] * 8 for v in second])
-            table = zeros(8 * curve.ROW_BYTES + 64, np.uint8)
-            rows = [table.ctypes.data + curve.ROW_BYTES * lane for lane in range(8)]
-            table[8 * curve.ROW_BYTES :].view(np.uint64)[:] = rows
-            out = memory([[0] * 8] * 12)
+        for start in range(0, len(points), WIDTH):
+            first = [scaled(point, factor) for point in points[start : start + WIDTH]]
+            made = memory(
+                [[p[i] % P for p in first] for i in range(4)] + [[v] * WIDTH for v in second]
+            )
+            table = zeros(WIDTH * curve.ROW_BYTES + VECTOR_BYTES, np.uint8)
+            rows = [table.ctypes.data + curve.ROW_BYTES * lane for lane in range(WIDTH)]
+            table[WIDTH * curve.ROW_BYTES :].view(np.uint64)[:] = rows
+            out = memory([[0] * WIDTH] * 12)
             run_sums(address(made), address(table), address(mask), address(out))
             got = [read(out, i) for i in range(12)]
             opposite = (P - second[0], second[1], 1, P - second[3])
@@ -146,9 +149,9 @@ def test_decoding_gives_the_negative_point(rng: np.random.Generator) -> None:
     ys = [*range(0, 20), *(y for y in SMALL_ORDER_YS if y < P), P - 2, P - 3]
     ys += [int.from_bytes(rng.bytes(32), "little") % P for _ in range(37)]
     encodings = [y | sign << 255 for y in ys for sign in (0, 1)]
-    for start in range(0, len(encodings), 8):
-        lanes = encodings[start : start + 8]
-        words, place, mask = words_of(lanes, 4), memory([[0] * 8] * 7), words_of([0] * 8, 5)
+    for lanes in groups(encodings):
+        words, place = words_of(lanes, 4), memory([[0] * WIDTH] * 7)
+        mask = words_of([0] * WIDTH, 5)
         run_decode(address(words), address(place), address(mask))
         xs, got = read(place, 5), read(place, 6)
         for lane, number in enumerate(lanes):
@@ -166,13 +169,13 @@ def test_decoding_gives_the_negative_point(rng: np.random.Generator) -> None:
 
 def test_inversion_of_many_is_that_of_each(rng: np.random.Generator) -> None:
     """One inversion serves 1 to 16 elements in every lane."""
-    scratch = memory([[0] * 8] * 5)
+    scratch = memory([[0] * WIDTH] * 5)
     for count in (1, 2, 7, 16):
         values = [
-            [int.from_bytes(rng.bytes(32), "little") % (P - 1) + 1 for _ in range(8)]
+            [int.from_bytes(rng.bytes(32), "little") % (P - 1) + 1 for _ in range(WIDTH)]
             for _ in range(2 * count)
         ]
-        values[0] = [1, 2, P - 1, P - 2, (P + 1) // 2, 19, 2**254, 3]
+        values[0] = [1, 2, P - 1, P - 2, (P + 1) // 2, 19, 2**254, 3][:WIDTH]
         array = memory(values)
         run_inversions(address(array), count, address(scratch))
         for i in range(count):

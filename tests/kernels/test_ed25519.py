@@ -14,10 +14,11 @@ from kernels import ed25519, signatures
 from kernels.curve25519 import AFFINE_ROW_BYTES
 from kernels.ed25519_lanes import BASE_ENTRIES, GROUPS_MAX
 from kernels.host import HostBackend
-from kernels.jit import has_ifma
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8
 from kernels.memory import zeros
+from kernels.processor import LANES
+from tests.kernels.elements import ROUNDING_MODES, rounding
 from tests.kernels.forgeries import (
     S_EDGES,
     Case,
@@ -30,7 +31,7 @@ from tests.kernels.forgeries import (
 )
 
 oracle: Any = spec.oracle
-PATHS = ["ifma", "libsodium"] if has_ifma() else ["libsodium"]
+PATHS = [name for name in (LANES, "libsodium") if name is not None]
 RFC_8032: tuple[tuple[str, str, str], ...] = (
     (
         "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
@@ -198,6 +199,15 @@ def test_random_and_corrupted(verifier: Any, rng: np.random.Generator) -> None:
     """Random valid and corrupted signatures: exactly the untouched ones are valid."""
     rows, bad = corrupted(rng, signed_rows(rng, 1500, 160), 2)
     assert verifier(*rows).tolist() == (~bad).tolist()
+
+
+@pytest.mark.parametrize("mode", ROUNDING_MODES)
+def test_rounding_modes(verifier: Any, mode: str, rng: np.random.Generator) -> None:
+    """How a process rounds floating-point numbers changes no verdict."""
+    rows, bad = corrupted(rng, signed_rows(rng, 200, 160), 2)
+    with rounding(mode):
+        verdicts = verifier(*rows)
+    assert verdicts.tolist() == (~bad).tolist()
 
 
 def test_no_signatures(verifier: Any) -> None:

@@ -9,29 +9,28 @@ import kernels.field51
 import kernels.lanes64
 from kernels.field51 import LIMBS, P, limbs_of
 from kernels.jit import njit
+from kernels.lanes64 import VECTOR_BYTES, WIDTH
 from kernels.layout import U64
-from tests.kernels.elements import address, elements, needs_ifma, numbers, values_of, words_of
+from tests.kernels.elements import (
+    address,
+    count,
+    elements,
+    groups,
+    is_within,
+    needs_lanes,
+    numbers,
+    pairs,
+    values_of,
+    words_of,
+)
 
-pytestmark = needs_ifma
+pytestmark = needs_lanes
 
 field: Any = kernels.field51
 lanes: Any = kernels.lanes64
 
-SHORT_MAX = 2**52 - 1
-LOOSE_MAX = [count * 2**52 for count in (267, 213, 159, 105, 51)]
+PRODUCT_MAX = [267 * 2**52] * LIMBS
 CARRY_MAX = 2**64 - 2**13
-
-
-@njit
-def run_multiply(a: Any, b: Any, out: Any) -> None:
-    """Write the product."""
-    field.store(out, field.multiply(field.load(a), field.load(b)))
-
-
-@njit
-def run_square(a: Any, b: Any, out: Any) -> None:
-    """Write the square of a."""
-    field.store(out, field.square(field.load(a)))
 
 
 @njit
@@ -82,62 +81,14 @@ def run_words(words: Any, element: Any, back: Any) -> None:
 def run_facts(a: Any, out: Any) -> None:
     """Write is_zero and parity."""
     lanes.lanes_store(out, field.is_zero(field.load(a)))
-    lanes.lanes_store(out + np.uint64(64), field.parity(field.load(a)))
+    lanes.lanes_store(out + np.uint64(VECTOR_BYTES), field.parity(field.load(a)))
 
 
 def apply(kernel: Any, a: list[list[int]], b: list[list[int]], *mask: U64) -> U64:
-    """Run a kernel on two elements given as eight lists of limbs."""
-    left, right, out = elements(a), elements(b), elements([[0] * LIMBS] * 8)
+    """Run a kernel on two elements given as lists of limbs, one per lane."""
+    left, right, out = elements(a), elements(b), elements([[0] * LIMBS] * WIDTH)
     kernel(address(left), address(right), address(out), *[address(item) for item in mask])
     return out
-
-
-def count(limbs: list[int]) -> int:
-    """Return what limbs count."""
-    return sum(limb << 51 * i for i, limb in enumerate(limbs))
-
-
-def edges(top: list[int], rng: np.random.Generator) -> list[list[int]]:
-    """Return 32 elements: limbs at their tops, at zero, one below, alone, and random."""
-    made = [top, [0] * LIMBS, [limb - 1 for limb in top], [1, 0, 0, 0, 0]]
-    made += [[limb if i == k else 0 for i, limb in enumerate(top)] for k in range(LIMBS)]
-    made += [limbs_of(value) for value in (P - 1, 19, 2**255 - 1)]
-    while len(made) < 32:
-        made.append([int(rng.integers(0, limb, endpoint=True, dtype=np.uint64)) for limb in top])
-    return made
-
-
-def pairs(top: list[int], rng: np.random.Generator) -> list[tuple[Any, Any]]:
-    """Return (a, b) of eight lanes each, in which every edge meets every other once."""
-    made = edges(top, rng)
-    flat = [(a, b) for a in made for b in made]
-    return [
-        ([a for a, _ in flat[i : i + 8]], [b for _, b in flat[i : i + 8]])
-        for i in range(0, len(flat), 8)
-    ]
-
-
-def is_within(element: U64, top: list[int]) -> bool:
-    """Say whether limb k of every lane is at most top[k]."""
-    return bool((element <= np.array(top, np.uint64)[:, None]).all())
-
-
-def test_multiply_of_short_elements_is_loose(rng: np.random.Generator) -> None:
-    """Any limbs below 2^52 give the product modulo p, within the bounds of the argument."""
-    for a, b in pairs([SHORT_MAX] * LIMBS, rng):
-        out = apply(run_multiply, a, b)
-        assert is_within(out, LOOSE_MAX)
-        for x, y, product in zip(a, b, numbers(out), strict=True):
-            assert product % P == count(x) * count(y) % P
-
-
-def test_square_is_the_product_with_itself(rng: np.random.Generator) -> None:
-    """A square equals the product modulo p, within the same bounds, for every short element."""
-    for a, _ in pairs([SHORT_MAX] * LIMBS, rng):
-        out = apply(run_square, a, a)
-        assert is_within(out, LOOSE_MAX)
-        for x, product in zip(a, numbers(out), strict=True):
-            assert product % P == count(x) ** 2 % P
 
 
 def test_carry_reduces_whatever_sums_come_to(rng: np.random.Generator) -> None:
@@ -151,7 +102,7 @@ def test_carry_reduces_whatever_sums_come_to(rng: np.random.Generator) -> None:
 
 def test_subtract_never_falls_below_zero(rng: np.random.Generator) -> None:
     """b may be two products at their largest; a at zero, or a product, stays in carry's range."""
-    twice = [2 * limb for limb in LOOSE_MAX]
+    twice = [2 * limb for limb in PRODUCT_MAX]
     for a, b in pairs(twice, rng):
         out = apply(run_subtract, a, b)
         assert is_within(out, [CARRY_MAX] * LIMBS)
@@ -163,12 +114,12 @@ def test_subtract_never_falls_below_zero(rng: np.random.Generator) -> None:
 def test_the_largest_sum_of_curve_code_can_be_carried() -> None:
     """A doubling's F, 2 zz + (xx - yy), at its largest stays below what carry accepts."""
     bias = 2**11 * (2**51 - 1)
-    assert all(3 * limb + bias < CARRY_MAX for limb in LOOSE_MAX)
+    assert all(3 * limb + bias < CARRY_MAX for limb in PRODUCT_MAX)
 
 
 def test_add_is_limb_by_limb(rng: np.random.Generator) -> None:
     """Sums of products are exact."""
-    for a, b in pairs(LOOSE_MAX, rng)[:16]:
+    for a, b in pairs(PRODUCT_MAX, rng)[:16]:
         out = apply(run_add, a, b)
         for x, y, value in zip(a, b, numbers(out), strict=True):
             assert value == count(x) + count(y)
@@ -176,8 +127,9 @@ def test_add_is_limb_by_limb(rng: np.random.Generator) -> None:
 
 def test_canonical_is_the_number_below_p(rng: np.random.Generator) -> None:
     """All reduced elements, also those from p up to 2p, give their one canonical form."""
-    near = [limbs_of(value) for value in (P - 2, P - 1, P, P + 1, P + 17, 2**255 - 1, 0, 1)]
-    for a in [near, *[a for a, _ in pairs(list(field.REDUCED_MAX), rng)]]:
+    near = groups([P - 2, P - 1, P, P + 1, P + 17, 2**255 - 1, 0, 1])
+    made = [[limbs_of(value) for value in lanes_] for lanes_ in near]
+    for a in [*made, *[a for a, _ in pairs(list(field.REDUCED_MAX), rng)]]:
         out = apply(run_canonical, a, a)
         assert is_within(out, [2**51 - 1] * LIMBS)
         assert numbers(out) == [count(x) % P for x in a]
@@ -185,7 +137,7 @@ def test_canonical_is_the_number_below_p(rng: np.random.Generator) -> None:
 
 def test_select_and_negate_follow_the_mask(rng: np.random.Generator) -> None:
     """Lanes with a set mask take the first, or the negative; the negative stays short."""
-    mask = np.zeros(8, np.uint64)
+    mask = np.zeros(WIDTH, np.uint64)
     mask[::2] = 2**64 - 1
     masks = words_of([int(word) for word in mask], 1)
     for a, b in pairs(list(field.REDUCED_MAX), rng)[:32]:
@@ -194,7 +146,7 @@ def test_select_and_negate_follow_the_mask(rng: np.random.Generator) -> None:
             count(x if i % 2 == 0 else y) for i, (x, y) in enumerate(zip(a, b, strict=True))
         ]
         out = apply(run_negate, a, a, masks)
-        assert is_within(out, [SHORT_MAX] * LIMBS)
+        assert is_within(out, list(field.SHORT_MAX))
         for i, (x, value) in enumerate(zip(a, numbers(out), strict=True)):
             assert value % P == (-count(x) if i % 2 == 0 else count(x)) % P
 
@@ -203,21 +155,23 @@ def test_words_go_in_and_out(rng: np.random.Generator) -> None:
     """255 bits of four words become five limbs and come back; the top bit is left out."""
     values = [2**256 - 1, 2**255, 2**255 - 1, P, 0, 1 << 51, 1 << 204]
     values.append(int.from_bytes(rng.bytes(32), "little"))
-    words, back = words_of(values, 4), words_of([0] * 8, 4)
-    element = elements([[0] * LIMBS] * 8)
-    run_words(address(words), address(element), address(back))
-    expected = [value % 2**255 for value in values]
-    assert is_within(element, [2**51 - 1] * LIMBS)
-    assert numbers(element) == values_of(back) == expected
+    for lanes_ in groups(values):
+        words, back = words_of(lanes_, 4), words_of([0] * WIDTH, 4)
+        element = elements([[0] * LIMBS] * WIDTH)
+        run_words(address(words), address(element), address(back))
+        expected = [value % 2**255 for value in lanes_]
+        assert is_within(element, [2**51 - 1] * LIMBS)
+        assert numbers(element) == values_of(back) == expected
 
 
 def test_zero_and_parity() -> None:
     """Zero is all limbs zero; parity is the lowest bit."""
     values = [0, 1, 2, 1 << 51, 1 << 102, 1 << 153, 1 << 204, P - 1]
-    element, out = elements([limbs_of(value) for value in values]), words_of([0] * 8, 2)
-    run_facts(address(element), address(out))
-    assert out[0].tolist() == [2**64 - 1, *[0] * 7]
-    assert out[1].tolist() == [value % 2 for value in values]
+    for lanes_ in groups(values):
+        element, out = elements([limbs_of(v) for v in lanes_]), words_of([0] * WIDTH, 2)
+        run_facts(address(element), address(out))
+        assert out[0].tolist() == [(2**64 - 1) * (value == 0) for value in lanes_]
+        assert out[1].tolist() == [value % 2 for value in lanes_]
 
 
 def test_limbs_of_refuses_too_large_numbers() -> None:

@@ -4,22 +4,23 @@ import nacl.bindings
 import numpy as np
 import pytest
 
-from kernels import insecure_signer, jit
+from kernels import insecure_signer
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
+from kernels.processor import LANES
 
 
-@pytest.mark.parametrize("has_ifma", [True, False])
+@pytest.mark.parametrize("has_lanes", [True, False])
 @pytest.mark.parametrize(
     ("count", "length"), [(0, 9), (1, 0), (7, 160), (8, 31), (9, 32), (130, 33), (300, 200)]
 )
 def test_it_signs_as_pynacl_does(
-    count: int, length: int, has_ifma: bool, monkeypatch: pytest.MonkeyPatch,
+    count: int, length: int, has_lanes: bool, monkeypatch: pytest.MonkeyPatch,
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """Keys and signatures equal PyNaCl's byte for byte, with lanes and without."""
-    if has_ifma and not jit.has_ifma():
-        pytest.skip("kernels may not use AVX-512 IFMA here")
-    monkeypatch.setattr(insecure_signer, "has_ifma", lambda: has_ifma)
+    if has_lanes and LANES is None:
+        pytest.skip("kernels may not use AVX2 here")
+    monkeypatch.setattr(insecure_signer, "LANES", LANES if has_lanes else None)
     seeds = rng.integers(0, 256, (count, 32), np.uint8)
     messages = rng.integers(0, 256, (count, length), np.uint8)
     keys = insecure_public_keys(seeds)

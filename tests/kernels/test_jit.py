@@ -72,13 +72,14 @@ def test_key_follows_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert len(keys) == 3
 
 
-def test_effective_features_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the compiler was told to use counts, not what the processor could do."""
-    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", "+avx512f,-avx512ifma, +avx512vl,+avx512bw")
-    assert jit.cpu_features() == {"avx512f", "avx512vl", "avx512bw"}
-    assert not jit.has_avx512()
-    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", "+avx512f,+avx512vl,+avx512bw,+avx512dq")
-    assert jit.has_avx512()
+def test_lanes_have_caches_of_their_own() -> None:
+    """Processes whose signatures take other lanes never read each other's compiled code."""
+    code = "from kernels import jit, processor; print(processor.LANES, jit.CONFIG.CACHE_DIR)"
+    found: dict[str, str] = {}
+    for name in ("ifma", "avx512", "avx2", "libsodium", "avx2"):
+        lanes, folder = import_in_process(code, TOS_ED25519=name).stdout.split()
+        assert found.setdefault(lanes, folder) == folder
+    assert len(set(found.values())) == len(found)
 
 
 def test_oldest_folders_are_dropped(tmp_path: Path) -> None:

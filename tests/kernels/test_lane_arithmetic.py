@@ -11,12 +11,12 @@ import kernels.scalar25519
 import spec.oracle
 from kernels import sha512
 from kernels.jit import njit
-from kernels.lanes64 import WIDTH
+from kernels.lanes64 import VECTOR_BYTES, WIDTH
 from kernels.memory import zeros
 from kernels.scalar25519 import L
-from tests.kernels.elements import address, needs_ifma, values_of, words_of
+from tests.kernels.elements import address, groups, needs_lanes, values_of, words_of
 
-pytestmark = needs_ifma
+pytestmark = needs_lanes
 
 oracle: Any = spec.oracle
 lanes64: Any = kernels.lanes64
@@ -28,7 +28,7 @@ EDGES = [0, 1, 2**31, 2**32, 2**63 - 1, 2**63, M64 - 1, M64]
 @njit
 def run_lanes(a: Any, b: Any, count: Any, out: Any) -> None:
     """Write what each function answers of a and b, one vector after the other."""
-    x, y, size = lanes64.lanes_load(a), lanes64.lanes_load(b), np.uint64(64)
+    x, y, size = lanes64.lanes_load(a), lanes64.lanes_load(b), np.uint64(VECTOR_BYTES)
     lanes64.lanes_store(out, lanes64.lanes_add(x, y))
     lanes64.lanes_store(out + size, lanes64.lanes_sub(x, y))
     lanes64.lanes_store(out + np.uint64(2) * size, lanes64.lanes_multiply(x, y))
@@ -48,14 +48,14 @@ def run_rows(rows: Any, offset: Any, vectors: Any, targets: Any) -> None:
 
 @njit
 def run_hash(rows: Any, length: Any, constants: Any, work: Any, state: Any) -> None:
-    """Hash eight padded rows."""
+    """Hash padded rows, one per lane."""
     sha512.hash_rows(rows, length, constants, work, state)
 
 
 @njit
 def run_scalars(wide: Any, scalar: Any, out: Any) -> None:
     """Write wide modulo L, scalar * scalar + scalar, both offsets, and the three checks."""
-    size = np.uint64(64)
+    size = np.uint64(VECTOR_BYTES)
     scalar25519.reduce_wide(wide, out)
     scalar25519.multiply_add(scalar, scalar, scalar, out + np.uint64(4) * size)
     scalar25519.offset_by_4(scalar, out + np.uint64(8) * size)
@@ -67,9 +67,10 @@ def run_scalars(wide: Any, scalar: Any, out: Any) -> None:
 
 def test_lanes_compute_modulo_2_64() -> None:
     """Every edge of 64 bits against every other, signed traps included."""
-    for shift in range(WIDTH):
-        a, b = EDGES, EDGES[shift:] + EDGES[:shift]
-        x, y, out = words_of(a, 1), words_of(b, 1), words_of([0] * 8, 8)
+    every = [(i, j) for i in EDGES for j in EDGES]
+    for start in range(0, len(every), WIDTH):
+        a, b = ([pair[side] for pair in every[start : start + WIDTH]] for side in (0, 1))
+        x, y, out = words_of(a, 1), words_of(b, 1), words_of([0] * WIDTH, 8)
         run_lanes(address(x), address(y), np.uint64(63), address(out))
         lanes = list(zip(a, b, strict=True))
         assert out[0].tolist() == [(i + j) & M64 for i, j in lanes]
@@ -79,16 +80,16 @@ def test_lanes_compute_modulo_2_64() -> None:
         assert out[4].tolist() == [M64 * (i == 0) for i in a]
         assert out[5].tolist() == [(i << 63) & M64 for i in a]
         assert out[6].tolist() == [i >> 63 for i in a]
-        assert out[7].tolist() == [63] * 8
+        assert out[7].tolist() == [63] * WIDTH
 
 
 def test_rows_are_transposed_both_ways(rng: np.random.Generator) -> None:
     """Word k of row i becomes lane i of vector k, at any alignment, and goes back the same way."""
-    source, target = (rng.integers(0, 256, (8, 101), np.uint8) for _ in range(2))
+    source, target = (rng.integers(0, 256, (WIDTH, 101), np.uint8) for _ in range(2))
     rows, targets = (
-        words_of([item.ctypes.data + 101 * i for i in range(8)], 1) for item in (source, target)
+        words_of([item.ctypes.data + 101 * i for i in range(WIDTH)], 1) for item in (source, target)
     )
-    vectors = words_of([0] * 8, 8)
+    vectors = words_of([0] * WIDTH, 8)
     run_rows(address(rows), np.uint64(37), address(vectors), address(targets))
     for lane in range(WIDTH):
         words = source[lane, 37:101].copy().view("<u8")
@@ -99,15 +100,15 @@ def test_rows_are_transposed_both_ways(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("lengths", [range(0, 140), [223, 224, 239, 240, 241, 1000, 4096]])
 def test_sha512_is_hashlibs(lengths: Any, rng: np.random.Generator) -> None:
     """Digests of messages around every boundary of a block equal hashlib's."""
-    constants = words_of([0] * 8, 10)
+    constants = words_of([0] * WIDTH, 80 // WIDTH)
     constants.reshape(-1)[:] = sha512.ROUND_CONSTANTS
-    work, state = zeros(sha512.WORK_BYTES, np.uint8), words_of([0] * 8, 8)
+    work, state = zeros(sha512.WORK_BYTES, np.uint8), words_of([0] * WIDTH, 8)
     for length in lengths:
         size = sha512.padded_bytes(length)
-        messages = [rng.bytes(length) for _ in range(8)]
+        messages = [rng.bytes(length) for _ in range(WIDTH)]
         padded = b"".join(message + sha512.padding(length) for message in messages)
         data = np.frombuffer(padded, np.uint8)
-        rows = words_of([data.ctypes.data + size * i for i in range(8)], 1)
+        rows = words_of([data.ctypes.data + size * i for i in range(WIDTH)], 1)
         places = [address(item) for item in (rows, constants, work, state)]
         run_hash(places[0], np.uint64(size), *places[1:])
         expected = [hashlib.sha512(message).digest() for message in messages]
@@ -122,17 +123,16 @@ def scalars(rng: np.random.Generator) -> list[int]:
     near += [2**255 + y for y in scalar25519.SMALL_ORDER_YS]
     made = [number for number in near if 0 <= number < 2**256]
     made += [int.from_bytes(rng.bytes(32), "little") for _ in range(40)]
-    return made + [0] * (-len(made) % 8)
+    return made
 
 
 def test_scalars_are_pythons(rng: np.random.Generator) -> None:
     """Products, offsets and checks at every bound are exact; answers are below L."""
     made = scalars(rng)
     offsets = [scalar25519.window_offset(4, 64), scalar25519.window_offset(8, 32)]
-    for start in range(0, len(made), 8):
-        lanes = made[start : start + 8]
+    for lanes in groups(made):
         scalar, wide = words_of(lanes, 4), words_of([lane * lane for lane in lanes], 8)
-        out = words_of([0] * 8, 19)
+        out = words_of([0] * WIDTH, 19)
         run_scalars(address(wide), address(scalar), address(out))
         assert values_of(out[0:4]) == [lane * lane % L for lane in lanes]
         assert values_of(out[4:8]) == [(lane * lane + lane) % L for lane in lanes]
@@ -154,11 +154,9 @@ def test_reduction_at_the_bounds_of_512_bits(rng: np.random.Generator) -> None:
     made += [sum(2 ** (21 * i + 20) for i in range(24)), sum(2 ** (21 * i) for i in range(24))]
     made += [int.from_bytes(rng.bytes(64), "little") for _ in range(200)]
     made = [number for number in made if number < 2**512]
-    made += [0] * (-len(made) % 8)
-    scalar = words_of([0] * 8, 4)
-    for start in range(0, len(made), 8):
-        lanes = made[start : start + 8]
-        wide, out = words_of(lanes, 8), words_of([0] * 8, 19)
+    scalar = words_of([0] * WIDTH, 4)
+    for lanes in groups(made):
+        wide, out = words_of(lanes, 8), words_of([0] * WIDTH, 19)
         run_scalars(address(wide), address(scalar), address(out))
         assert values_of(out[0:4]) == [lane % L for lane in lanes]
 

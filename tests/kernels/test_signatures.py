@@ -9,90 +9,151 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.codegen import get_host_cpu_features
 
 import spec.oracle
 from kernels import ed25519, jit, signatures
 from kernels.host import HostBackend
-from kernels.jit import has_ifma
 from kernels.lanes64 import WIDTH
 from kernels.pool import Pool
+from kernels.processor import LANES, VARIABLE
 from kernels.scalar25519 import SMALL_ORDER_YS
 from kernels.signature_vectors_table import VECTORS
 
 oracle: Any = spec.oracle
+PATHS: list[Any] = [LANES, "libsodium"] if LANES else ["libsodium"]
 REPOSITORY = Path(jit.__file__).resolve().parent.parent
-AVX2 = "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+bmi,+bmi2,+fma"
+AVX2 = "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+bmi,+bmi2,+fma,+f16c,-avx512f"
 
 
-def in_avx2_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where kernels may use AVX2 at most."""
-    clean = {name: value for name, value in os.environ.items() if name != signatures.VARIABLE}
+AVX512 = AVX2.replace("-avx512f", "+avx512f,+avx512bw,+avx512dq,+avx512vl,-avx512ifma")
+BARE = "+sse2,-avx"
+"""What kernels may use in processes of their own. What is not switched off, the compiler may still
+use on a processor whose name stands for it."""
+QUICK_TESTS = ["tests/kernels/test_products.py", "tests/kernels/test_ed25519.py"]
+LANE_TESTS = [
+    f"tests/kernels/test_{name}.py"
+    for name in (
+        "products", "field51", "curve25519", "lane_arithmetic", "ed25519", "insecure_signer",
+    )
+]  # fmt: skip
+JUDGE = (
+    "import numpy as np; from kernels.backend import open_backend; from kernels import lanes64;"
+    "from kernels.signature_vectors_table import VECTORS as V;"
+    "rows = [np.frombuffer(bytes.fromhex(''.join(p)), np.uint8).reshape(len(V), -1) for p in"
+    " ([v[0] for v in V], [v[1] + v[2] for v in V], [v[3] for v in V])];"
+    "backend = open_backend('cpu', 1);"
+    "print(backend._path, backend.verify_signatures(*rows).tolist() == [v[4] for v in V])"
+)
+
+
+def in_process(features: str, *arguments: str, **environment: str) -> Any:
+    """Run Python where kernels may use some instructions only."""
+    clean = {name: value for name, value in os.environ.items() if name != VARIABLE}
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True, text=True, check=False, cwd=REPOSITORY,
-        env={**clean, "NUMBA_CPU_FEATURES": AVX2, **environment},
+        env={**clean, "NUMBA_CPU_FEATURES": features, **environment},
     )  # fmt: skip
 
 
-def test_features_choose_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a word of the user, IFMA where kernels may use it and libsodium elsewhere."""
-    monkeypatch.delenv(signatures.VARIABLE, raising=False)
-    features = ",".join(f"+{name}" for name in jit.AVX512_FEATURES)
-    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", features)
+def needs(features: str) -> None:
+    """Skip where the processor lacks what a process of its own is to use."""
+    listed = get_host_cpu_features().split(",")
+    missing = [name for name in features.split(",") if name[0] == "+" and name not in listed]
+    if missing:
+        pytest.skip(f"the processor has no {' '.join(missing)}")
+
+
+def test_the_lanes_of_the_process_are_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word of the user: the lanes, but libsodium where they may not be compiled."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert signatures.choose_path() == (LANES or "libsodium")
+    monkeypatch.setenv(VARIABLE, "libsodium")
     assert signatures.choose_path() == "libsodium"
-    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", features + ",+avx512ifma")
-    assert signatures.choose_path() == "ifma"
-    monkeypatch.setenv(signatures.VARIABLE, "libsodium")
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", BARE)
     assert signatures.choose_path() == "libsodium"
 
 
 def test_forcing_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown path, and IFMA without IFMA, are errors that say what to do."""
-    monkeypatch.setenv(signatures.VARIABLE, "avx")
-    with pytest.raises(signatures.PathUnavailable, match="set it to ifma or libsodium"):
+    """An unknown path, and lanes that may not be compiled, are errors that say what to do."""
+    monkeypatch.setenv(VARIABLE, "avx")
+    known = "set it to ifma, avx512, avx2 or libsodium"
+    with pytest.raises(signatures.PathUnavailable, match=known):
         signatures.choose_path()
-    monkeypatch.setenv(signatures.VARIABLE, "ifma")
-    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", AVX2)
-    with pytest.raises(signatures.PathUnavailable, match=r"without .*avx512ifma.*; unset TOS_ED"):
-        signatures.choose_path()
+    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", BARE)
+    for name, feature in (("ifma", "avx512ifma"), ("avx512", "avx512dq"), ("avx2", "fma")):
+        monkeypatch.setenv(VARIABLE, name)
+        with pytest.raises(
+            signatures.PathUnavailable, match=rf"without .*{feature}.*; unset TOS_ED"
+        ):
+            signatures.choose_path()
 
 
-def test_forcing_ends_in_an_error_not_in_an_abort() -> None:
-    """A process restricted to AVX2 that is told to use IFMA raises, and one that is not, works."""
-    code = (
-        "import numpy as np; from kernels.backend import open_backend; from kernels import host;"
-        "from kernels.signature_vectors_table import VECTORS as V;"
-        "rows = [np.frombuffer(bytes.fromhex(''.join(p)), np.uint8).reshape(len(V), -1) for p in"
-        " ([v[0] for v in V], [v[1] + v[2] for v in V], [v[3] for v in V])];"
-        "backend = open_backend('cpu', 1);"
-        "print(backend._path, backend.verify_signatures(*rows).tolist() == [v[4] for v in V])"
-    )
-    done = in_avx2_process("-c", code)
-    assert done.stdout.split() == ["libsodium", "True"], done.stderr
-    done = in_avx2_process("-c", code, TOS_ED25519="ifma")
-    assert done.returncode == 1
-    assert "PathUnavailable: TOS_ED25519=ifma: kernels are compiled for" in done.stderr
+def test_forcing_other_lanes_than_were_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are made for one kind of lanes: a word that comes later is refused, not ignored."""
+    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", AVX512)
+    for name in {"avx512", "avx2"} - {LANES}:
+        monkeypatch.setenv(VARIABLE, name)
+        with pytest.raises(signatures.PathUnavailable, match="before it starts"):
+            signatures.choose_path()
+
+
+@pytest.mark.parametrize(
+    ("features", "forced", "said"),
+    [
+        (BARE, "", "libsodium True"),
+        (BARE, "avx2", "PathUnavailable: TOS_ED25519=avx2: kernels are compiled for"),
+        (AVX2, "avx512", "PathUnavailable: TOS_ED25519=avx512: kernels are compiled for"),
+        (AVX2, "ifma", "PathUnavailable: TOS_ED25519=ifma: kernels are compiled for"),
+        (AVX512, "ifma", "PathUnavailable: TOS_ED25519=ifma: kernels are compiled for"),
+        (AVX512 + ",+avx512ifma", "ifma", "PathUnavailable: TOS_ED25519=ifma: kernels are"),
+    ],
+)
+def test_forcing_ends_in_an_error_not_in_an_abort(features: str, forced: str, said: str) -> None:
+    """A process that may not use an instruction never compiles it, whatever it is told."""
+    done = in_process(features, "-c", JUDGE, TOS_ED25519=forced)
+    assert done.returncode == (1 if "PathUnavailable" in said else 0), done.stderr
+    assert said in done.stdout + done.stderr
+
+
+def test_avx2_gives_the_same_verdicts() -> None:
+    """Four lanes without AVX-512 give the same products of limbs and the same verdicts."""
+    needs(AVX2)
+    done = in_process(AVX2, "-m", "pytest", "-vk", "not libsodium", *QUICK_TESTS)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert "avx2" in done.stdout, "the name of the path stands among those of the tests"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", ["avx512", "avx2"])
+def test_every_kind_of_lanes_passes_all_tests_of_lanes(lanes: str) -> None:
+    """Eight lanes without IFMA, and four: all tests of lanes, the slow ones too."""
+    features = {"avx512": AVX512, "avx2": AVX2}[lanes]
+    needs(features)
+    arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow or not slow")
+    done = in_process(features, *arguments, *LANE_TESTS, TOS_ED25519=lanes)
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def test_serial_asks_libsodium(monkeypatch: pytest.MonkeyPatch) -> None:
     """The arm that confirms refusals uses no vectors, whatever is forced."""
-    monkeypatch.setenv(signatures.VARIABLE, "ifma")
+    monkeypatch.setenv(VARIABLE, "ifma")
     backend = HostBackend("serial", 1)
     assert backend._path == "libsodium"
     backend.close()
 
 
-@pytest.mark.parametrize("path", ["ifma", "libsodium"])
+@pytest.mark.parametrize("path", PATHS)
 def test_a_wrong_verdict_refuses_to_start(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path that differs on one published signature, either way, does not open."""
-    if path == "ifma" and not has_ifma():
-        pytest.skip("kernels may not use AVX-512 IFMA here")
     for index in (0, 1, len(VECTORS) - 1):
         key, r, s, message, is_valid = VECTORS[index]
         altered = [*VECTORS[:index], (key, r, s, message, not is_valid), *VECTORS[index + 1 :]]
         monkeypatch.setattr(signatures, "VECTORS", altered)
         signatures.start_path.cache_clear()
-        monkeypatch.setenv(signatures.VARIABLE, path)
+        monkeypatch.setenv(VARIABLE, path)
         with pytest.raises(signatures.VerdictDiffers, match=f"Ed25519 path .*{key}"):
             HostBackend("cpu", 1)
     monkeypatch.undo()
@@ -134,7 +195,7 @@ def test_ranges_are_whole_groups() -> None:
     """Ranges cover all rows once, begin at groups, and are no more than there are threads."""
     for threads in (1, 2, 3, 16):
         for count in [*range(300), 16384]:
-            ranges = signatures.ifma_ranges(count, threads)
+            ranges = signatures.lane_ranges(count, threads)
             assert 1 <= len(ranges) <= threads
             assert ranges[0][0] == 0
             assert ranges[-1][1] == count
@@ -143,23 +204,25 @@ def test_ranges_are_whole_groups() -> None:
 
 
 def test_a_single_signature_needs_no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch of one is libsodium's on both paths."""
+    """A batch of one is libsodium's on every path."""
     monkeypatch.setattr(ed25519, "verify_range", None)
     key, r, s, message, is_valid = VECTORS[0]
     rows = [np.frombuffer(bytes.fromhex(item), np.uint8)[None, :] for item in (key, r + s, message)]
     pool = Pool(1)
-    for path in ("ifma", "libsodium"):
+    for path in PATHS:
         verdicts = signatures.verify(path, pool, *rows)
         assert verdicts.tolist() == [is_valid]
     pool.close()
 
 
 @pytest.mark.slow
-def test_all_tests_of_signatures_pass_with_avx2() -> None:
-    """With the effective features restricted to AVX2, everything quick passes on the fallback.
+@pytest.mark.parametrize("features", [BARE, AVX2], ids=["libsodium", "avx2"])
+def test_all_tests_pass_on_lesser_processors(features: str) -> None:
+    """With the effective features restricted, everything quick passes on what is left.
 
     But for the checks of the tree's text, which no processor changes.
     """
+    needs(features)
     ignored = "--ignore=tests/test_tidy.py"
-    done = in_avx2_process("-m", "pytest", "-q", "tests", "-p", "no:cacheprovider", ignored)
+    done = in_process(features, "-m", "pytest", "-q", "tests", "-p", "no:cacheprovider", ignored)
     assert done.returncode == 0, done.stdout[-4000:]
