@@ -138,15 +138,48 @@ def element_function(count: int, emit: Any) -> Any:
     return ELEMENT(*[ELEMENT] * count), generate
 
 
+def _called_function(count: int, emit: Any) -> Any:
+    """Return what `element_function` does; the code stands once, and is called.
+
+    Every module that calls it defines it, the same, and linking keeps one.
+    """
+    name = f"{__name__}.{emit.__name__}.{LANES_NAME}"
+
+    def define(module: Any) -> Any:
+        kind = ir.FunctionType(_ELEMENT_IR, [_ELEMENT_IR] * count)
+        function = ir.Function(module, kind, name)
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        builder = ir.IRBuilder(function.append_basic_block())
+        limbs = emit(builder, *[_unpack(builder, item) for item in function.args])
+        builder.ret(_pack(builder, limbs))
+        return function
+
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        module = builder.module
+        return builder.call(module.globals.get(name) or define(module), values)
+
+    return ELEMENT(*[ELEMENT] * count), generate
+
+
+_product_function = _called_function if products.IS_CALLED else element_function
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def multiply(typing_context: Any, a: Any, b: Any) -> Any:
     """Return a * b, loose. a, b: short."""
-    return element_function(2, products.emit_multiply)
+    return _product_function(2, products.emit_multiply)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def square(typing_context: Any, a: Any) -> Any:
     """Return a * a, loose. a: short."""
+    return _product_function(1, products.emit_square)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def square_inlined(typing_context: Any, a: Any) -> Any:
+    """Return what `square` does; for loops that do little else."""
     return element_function(1, products.emit_square)
 
 

@@ -40,6 +40,9 @@ from kernels.lanes64 import VECTOR, WIDTH, splat
 LIMBS: Final = 5
 PRODUCT_MAX: Final = tuple(count * 2**51 for count in (428, 392, 356, 320, 284))
 """Bounds of the limbs of a product."""
+IS_CALLED: Final = True
+"""Some 250 instructions: inlined they leave the instruction cache and the registers, and a
+verification takes a third longer."""
 
 _P: Final = (2**51 - 19, *[2**51 - 1] * 4)
 """The limbs of p."""

@@ -23,6 +23,9 @@ FOLD: Final = 19
 PRODUCT_MAX: Final = tuple(count * 2**52 for count in (267, 213, 159, 105, 51))
 """Bounds of the limbs of a product."""
 
+IS_CALLED: Final = False
+"""Inlined: some sixty instructions each time."""
+
 Limbs = list[Any]
 
 
