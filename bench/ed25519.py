@@ -7,6 +7,10 @@
 - `device`, with `--gpu`: from the host's arrays to verdicts on the host, all copies included
 - `device, kernel alone`: one launch over rows that are on the device already
 
+Every row names the lanes that `backend` had in its process, and the instructions that were
+withheld from the kernels of that process, which this processor has. With `--lesser` the first two
+paths are also measured in the lanes of lesser processors, in a process for each.
+
 Each repeat runs all paths one after the other, so that what else the machine does meets them all.
 Figures are medians over repeats; the ratio divides medians of the same threads and batch.
 """
@@ -15,7 +19,9 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +37,7 @@ if __name__ == "__main__":
 import click
 import nacl.bindings
 import numpy as np
+from numba.core.codegen import get_host_cpu_features
 from rich.console import Console
 from rich.table import Table
 
@@ -41,6 +48,7 @@ from kernels.host_accounts import read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8
 from kernels.pool import THREADS_MAX, Pool
+from kernels.processor import LANES, LANES_NAMES, VARIABLE, LanesName, cpu_features
 
 if TYPE_CHECKING:
     from kernels.gpu.ed25519 import DeviceVerifier
@@ -52,6 +60,8 @@ SAMPLE_NS = 20_000_000
 BATCH_MAX = 1 << 20
 BASELINE = "libsodium"
 KERNEL = "device, kernel alone"
+LESSER: dict[LanesName, str] = {"avx512": "avx512ifma", "avx2": "avx512f"}
+"""What is withheld where those lanes are the best ones; what builds on it goes with it."""
 WIDTH = 132
 """Columns of the table where no terminal says how wide it is."""
 
@@ -80,6 +90,7 @@ def read_numbers(_: click.Context, parameter: click.Parameter, value: str) -> li
 @click.option("--repeat", type=click.IntRange(1), default=9, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63), default=1, show_default=True)
 @click.option("--gpu", is_flag=True, help="Also verify on the GPU; exits with 3 if there is none.")
+@click.option("--lesser", is_flag=True, help="Also verify as processors with less than this one.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, writable=True, path_type=Path),
               help="Write all rows.")  # fmt: skip
 def main(
@@ -88,6 +99,7 @@ def main(
     repeat: int,
     seed: int,
     gpu: bool,
+    lesser: bool,
     json_file: Path | None,
 ) -> None:
     """Verify batches of signatures on every path and print signatures per second.
@@ -109,6 +121,10 @@ def main(
     rows = run(batches, threads, repeat=repeat, seed=seed, described=described, device=device)
     if device is not None:
         device.close()
+    if lesser:
+        options = ["--batch", ",".join(map(str, batches)), "--threads", ",".join(map(str, threads))]
+        options += ["--repeat", str(repeat), "--seed", str(seed)]
+        rows += [row for name in lesser_lanes() for row in run_lesser(name, options)]
     console.print(f"cpu arm: path {signatures.choose_path()}, {MESSAGE_BYTES}-byte messages")
     console.print(as_table(rows))
     if json_file is not None:
@@ -126,6 +142,34 @@ def open_verifier() -> "DeviceVerifier":
 def default_threads() -> str:
     """Return the thread counts that are measured unless others are named."""
     return ",".join(map(str, sorted({1, len(os.sched_getaffinity(0))})))
+
+
+def lesser_lanes() -> list[LanesName]:
+    """Return the kinds of lanes that this processor has beside those of this process."""
+    if LANES is None:
+        return []
+    return [name for name in LANES_NAMES[LANES_NAMES.index(LANES) + 1 :] if name in LESSER]
+
+
+def withheld() -> list[str]:
+    """Return the instruction sets that this processor has and kernels of this process lack."""
+    names = get_host_cpu_features().split(",")
+    return sorted({name[1:] for name in names if name.startswith("+")} - cpu_features())
+
+
+def run_lesser(name: LanesName, options: list[str]) -> list[dict[str, Any]]:
+    """Return the rows of `backend` and the baseline from a process that lacks instructions."""
+    features = f"{get_host_cpu_features()},-{LESSER[name]}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        subprocess.run(
+            [sys.executable, __file__, *options, "--json", str(file)],
+            env={**os.environ, "NUMBA_CPU_FEATURES": features, VARIABLE: name},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+        rows: list[dict[str, Any]] = json.loads(file.read_text())
+    return [row for row in rows if row["path"] in ("backend", BASELINE)]
 
 
 def run(
@@ -155,6 +199,8 @@ def run(
                 rows.append(
                     {
                         "path": name,
+                        "lanes": signatures.choose_path(),
+                        "withheld": withheld(),
                         "threads": count,
                         "batch": batch,
                         "per_s": {
@@ -256,6 +302,7 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("threads", "batch"):
         table.add_column(name, justify="right")
+    table.add_column("lanes")
     table.add_column("path")
     for name in ("per s", "min", "max", "to libsodium"):
         table.add_column(name, justify="right")
@@ -264,6 +311,7 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             str(row["threads"]),
             f"{row['batch']:,}",
+            row["lanes"],
             row["path"],
             *(f"{rate[name]:,.0f}" for name in ("median", "min", "max")),
             f"{row['ratio_to_libsodium']:.2f}x",

@@ -24,13 +24,26 @@ def test_rows_say_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }
     for row in rows:
         assert set(row) == {
-            "path", "threads", "batch", "per_s", "ratio_to_libsodium", "machine",
+            "path", "lanes", "withheld", "threads", "batch", "per_s", "ratio_to_libsodium",
+            "machine",
         }  # fmt: skip
         assert 0 < row["per_s"]["min"] <= row["per_s"]["median"] <= row["per_s"]["max"]
         assert row["machine"]["cpu"]
         if row["path"] == "libsodium":
             assert row["ratio_to_libsodium"] == 1
         assert row["path"] in result.output
+
+
+def test_lesser_processors_have_rows() -> None:
+    """Each kind of lanes below this process's is measured where its kernels lack instructions."""
+    if not ed25519.lesser_lanes():
+        pytest.skip("this processor has one kind of lanes")
+    name = ed25519.lesser_lanes()[-1]
+    rows = ed25519.run_lesser(name, ["--batch", "9", "--threads", "1", "--repeat", "1"])
+    assert [(row["path"], row["lanes"]) for row in rows] == [
+        ("backend", name), ("libsodium", name),
+    ]  # fmt: skip
+    assert all(ed25519.LESSER[name] in row["withheld"] for row in rows)
 
 
 @pytest.mark.parametrize(

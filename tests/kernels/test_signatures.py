@@ -16,20 +16,17 @@ from kernels import ed25519, jit, signatures
 from kernels.host import HostBackend
 from kernels.lanes64 import WIDTH
 from kernels.pool import Pool
-from kernels.processor import LANES, VARIABLE
+from kernels.processor import LANES, LANES_FEATURES, LANES_NAMES, VARIABLE, LanesName
 from kernels.scalar25519 import SMALL_ORDER_YS
 from kernels.signature_vectors_table import VECTORS
 
 oracle: Any = spec.oracle
 PATHS: list[Any] = [LANES, "libsodium"] if LANES else ["libsodium"]
 REPOSITORY = Path(jit.__file__).resolve().parent.parent
-AVX2 = "+sse2,+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+bmi,+bmi2,+fma,+f16c,-avx512f"
-
-
-AVX512 = AVX2.replace("-avx512f", "+avx512f,+avx512bw,+avx512dq,+avx512vl,-avx512ifma")
-BARE = "+sse2,-avx"
-"""What kernels may use in processes of their own. What is not switched off, the compiler may still
-use on a processor whose name stands for it."""
+HOST = str(get_host_cpu_features())
+AVX512, AVX2, BARE = (f"{HOST},-{name}" for name in ("avx512ifma", "avx512f", "avx"))
+"""What kernels may use in processes of their own: what there is but for these, and what builds on
+them. What is not switched off, the compiler may use where the processor's name stands for it."""
 QUICK_TESTS = ["tests/kernels/test_products.py", "tests/kernels/test_ed25519.py"]
 LANE_TESTS = [
     f"tests/kernels/test_{name}.py"
@@ -57,12 +54,11 @@ def in_process(features: str, *arguments: str, **environment: str) -> Any:
     )  # fmt: skip
 
 
-def needs(features: str) -> None:
-    """Skip where the processor lacks what a process of its own is to use."""
-    listed = get_host_cpu_features().split(",")
-    missing = [name for name in features.split(",") if name[0] == "+" and name not in listed]
+def needs(lanes: LanesName) -> None:
+    """Skip where the processor itself could not run these lanes."""
+    missing = LANES_FEATURES[lanes] - {name[1:] for name in HOST.split(",") if name[0] == "+"}
     if missing:
-        pytest.skip(f"the processor has no {' '.join(missing)}")
+        pytest.skip(f"the processor has no {' '.join(sorted(missing))}")
 
 
 def test_the_lanes_of_the_process_are_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +89,9 @@ def test_forcing_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_forcing_other_lanes_than_were_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels are made for one kind of lanes: a word that comes later is refused, not ignored."""
-    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", AVX512)
-    for name in {"avx512", "avx2"} - {LANES}:
+    every = LANES_FEATURES["ifma"] | LANES_FEATURES["avx2"]
+    monkeypatch.setattr(jit.CONFIG, "CPU_FEATURES", ",".join(f"+{name}" for name in every))
+    for name in set(LANES_NAMES) - {LANES}:
         monkeypatch.setenv(VARIABLE, name)
         with pytest.raises(signatures.PathUnavailable, match="before it starts"):
             signatures.choose_path()
@@ -110,6 +107,14 @@ def test_forcing_other_lanes_than_were_imported(monkeypatch: pytest.MonkeyPatch)
         (AVX512, "ifma", "PathUnavailable: TOS_ED25519=ifma: kernels are compiled for"),
         (AVX512 + ",+avx512ifma", "ifma", "PathUnavailable: TOS_ED25519=ifma: kernels are"),
     ],
+    ids=[
+        "bare",
+        "avx2 bare",
+        "avx512 on avx2",
+        "ifma on avx2",
+        "ifma on avx512",
+        "ifma off and on",
+    ],
 )
 def test_forcing_ends_in_an_error_not_in_an_abort(features: str, forced: str, said: str) -> None:
     """A process that may not use an instruction never compiles it, whatever it is told."""
@@ -120,18 +125,19 @@ def test_forcing_ends_in_an_error_not_in_an_abort(features: str, forced: str, sa
 
 def test_avx2_gives_the_same_verdicts() -> None:
     """Four lanes without AVX-512 give the same products of limbs and the same verdicts."""
-    needs(AVX2)
+    needs("avx2")
     done = in_process(AVX2, "-m", "pytest", "-vk", "not libsodium", *QUICK_TESTS)
     assert done.returncode == 0, done.stdout[-4000:]
     assert "avx2" in done.stdout, "the name of the path stands among those of the tests"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lanes", ["avx512", "avx2"])
-def test_every_kind_of_lanes_passes_all_tests_of_lanes(lanes: str) -> None:
+@pytest.mark.parametrize(
+    ("lanes", "features"), [("avx512", AVX512), ("avx2", AVX2)], ids=["avx512", "avx2"]
+)
+def test_every_kind_of_lanes_passes_all_tests_of_lanes(lanes: LanesName, features: str) -> None:
     """Eight lanes without IFMA, and four: all tests of lanes, the slow ones too."""
-    features = {"avx512": AVX512, "avx2": AVX2}[lanes]
-    needs(features)
+    needs(lanes)
     arguments = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "slow or not slow")
     done = in_process(features, *arguments, *LANE_TESTS, TOS_ED25519=lanes)
     assert done.returncode == 0, done.stdout[-4000:]
@@ -222,7 +228,6 @@ def test_all_tests_pass_on_lesser_processors(features: str) -> None:
 
     But for the checks of the tree's text, which no processor changes.
     """
-    needs(features)
     ignored = "--ignore=tests/test_tidy.py"
     done = in_process(features, "-m", "pytest", "-q", "tests", "-p", "no:cacheprovider", ignored)
     assert done.returncode == 0, done.stdout[-4000:]
