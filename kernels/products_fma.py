@@ -32,6 +32,7 @@ a half longer, with AVX2 and with AVX-512.
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, Final
 
 from llvmlite import ir
@@ -65,9 +66,14 @@ _LOW: Final = _bits(52) + _HALF
 _BOTH: Final = _HIGH + 3
 """C + B: B is 3 * 2^51."""
 
+_FOLD: Final = 19
+"""2^255 modulo p."""
+
 _NUMBERS: Final = ir.VectorType(ir.DoubleType(), WIDTH)
 
 Limbs = list[Any]
+Product = tuple[int, Any, Any]
+"""Its place and its factors."""
 
 
 def _number(builder: Any, bits: int) -> Any:
@@ -88,40 +94,54 @@ def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.call(function, [x, y, z])
 
 
-class _Sums:
-    """The sums t_0 to t_9, and what of each are the bits of C and B."""
+class _Sum:
+    """A sum of halves at one place, and what of it the bits of C and B come to."""
 
     def __init__(self) -> None:
-        self._totals: list[Any] = [None] * (2 * LIMBS)
-        self._excess = [0] * (2 * LIMBS)
+        self.total: Any = None
+        self.excess = 0
 
-    def _add(self, builder: Any, place: int, number: Any, excess: int) -> None:
-        bits, total = builder.bitcast(number, VECTOR), self._totals[place]
-        self._totals[place] = bits if total is None else builder.add(total, bits)
-        self._excess[place] += excess
+    def add(self, builder: Any, number: Any, excess: int) -> None:
+        """Emit the addition of a half's bits."""
+        self.add_bits(builder, builder.bitcast(number, VECTOR), excess)
 
-    def add_product(self, builder: Any, place: int, x: Any, y: Any) -> None:
-        """Emit the addition of x * y at a place and the next."""
-        high = _fma(builder, x, y, _number(builder, _HIGH))
-        low = _fma(builder, x, y, builder.fsub(_number(builder, _BOTH), high))
-        self._add(builder, place + 1, high, _HIGH)
-        self._add(builder, place, low, _LOW)
+    def add_bits(self, builder: Any, bits: Any, excess: int) -> None:
+        """Emit the addition of bits; a sum of nothing is none."""
+        if bits is not None:
+            self.total = bits if self.total is None else builder.add(self.total, bits)
+            self.excess += excess
 
-    def twice(self, builder: Any) -> None:
-        """Emit the doubling of the sums that there are."""
-        for place, total in enumerate(self._totals):
-            if total is not None:
-                self._totals[place] = builder.add(total, total)
-                self._excess[place] *= 2
 
-    def emit_fold(self, builder: Any) -> Limbs:
-        """Emit r_k = t_k + 19 t_(k + 5), plus 2^8 p."""
-        limbs = []
-        for k, bias in enumerate(_BIAS):
-            upper = builder.sub(self._totals[k + LIMBS], splat(self._excess[k + LIMBS]))
-            lower = builder.add(self._totals[k], splat(bias - self._excess[k]))
-            limbs.append(builder.add(lower, builder.mul(upper, splat(19))))
-        return limbs
+def _emit_fold(builder: Any, k: int, lower: _Sum, upper: _Sum) -> Any:
+    """Emit r_k = t_k + 19 t_(k + 5), plus a limb of 2^8 p."""
+    total = builder.add(lower.total, builder.mul(upper.total, splat(_FOLD)))
+    return builder.add(total, splat(_BIAS[k] - lower.excess - _FOLD * upper.excess))
+
+
+def _emit_products(
+    builder: Any, places: Iterable[int], products: list[Product], doubled: list[Product]
+) -> Limbs:
+    """Emit the limbs of the sum of products, some of which count twice, place by place.
+
+    So few sums are in the making at a time: there are not many registers. Limb k is folded behind
+    place k + 5, and the last with the one before; by then `places` must have brought all that
+    counts at k and at k + 5.
+    """
+    once, twice = ([_Sum() for _ in range(2 * LIMBS)] for _ in range(2))
+    limbs: Limbs = [None] * LIMBS
+    for place in places:
+        for sums, chosen in ((twice, doubled), (once, products)):
+            for _, x, y in (product for product in chosen if product[0] == place):
+                high = _fma(builder, x, y, _number(builder, _HIGH))
+                low = _fma(builder, x, y, builder.fsub(_number(builder, _BOTH), high))
+                sums[place].add(builder, low, _LOW)
+                sums[place + 1].add(builder, high, _HIGH)
+        for k in {5: (0,), 6: (1,), 7: (2,), 8: (3, 4)}.get(place, ()):
+            for i in (k, k + LIMBS):
+                once[i].add_bits(builder, twice[i].total, twice[i].excess)
+                once[i].add_bits(builder, twice[i].total, twice[i].excess)
+            limbs[k] = _emit_fold(builder, k, once[k], once[k + LIMBS])
+    return limbs
 
 
 def emit_add_multiple(builder: Any, total: Any, a: Any, factor: int) -> Any:
@@ -130,22 +150,15 @@ def emit_add_multiple(builder: Any, total: Any, a: Any, factor: int) -> Any:
 
 
 def emit_multiply(builder: Any, a: Limbs, b: Limbs) -> Limbs:
-    """Emit a * b, place by place: so few sums are in the making at a time."""
+    """Emit a * b. The order of places lets one limb after the other become complete."""
     x, y = _emit_numbers(builder, a), _emit_numbers(builder, b)
-    sums = _Sums()
-    for place in range(2 * LIMBS - 1):
-        for i in range(max(0, place - LIMBS + 1), min(LIMBS, place + 1)):
-            sums.add_product(builder, place, x[i], y[place - i])
-    return sums.emit_fold(builder)
+    pairs = [(i + j, x[i], y[j]) for i in range(LIMBS) for j in range(LIMBS)]
+    return _emit_products(builder, (4, 0, 5, 1, 6, 2, 7, 3, 8), pairs, [])
 
 
 def emit_square(builder: Any, a: Limbs) -> Limbs:
     """Emit a * a, each product of two different limbs once."""
     x = _emit_numbers(builder, a)
-    sums = _Sums()
-    for i, j in itertools.combinations(range(LIMBS), 2):
-        sums.add_product(builder, i + j, x[i], x[j])
-    sums.twice(builder)
-    for i in range(LIMBS):
-        sums.add_product(builder, 2 * i, x[i], x[i])
-    return sums.emit_fold(builder)
+    cross = [(i + j, x[i], x[j]) for i, j in itertools.combinations(range(LIMBS), 2)]
+    squares = [(2 * i, x[i], x[i]) for i in range(LIMBS)]
+    return _emit_products(builder, range(2 * LIMBS - 1), squares, cross)
