@@ -47,8 +47,8 @@ PathName = LanesName | Literal["libsodium"]
 LANES_MIN: Final[dict[LanesName, int]] = {"ifma": 2, "avx512": 2, "avx2": 2}
 """Signatures from which on lanes, some of them idle, are faster than libsodium.
 
-Measured on Zen 4, in us: libsodium takes 53 for each; the first group takes 68, 98 and 72 with
-however many signatures, and each further one 46, 77 and 52.
+Measured on Zen 4, in us: libsodium takes 53 for each; the first group takes 68, 95 and 72 with
+however many signatures in it, and each further group 45, 72 and 51.
 """
 LIBSODIUM_GRAIN: Final = 8
 """Signatures below which a second thread costs more than it brings."""
