@@ -83,11 +83,12 @@ def test_a_device_that_is_lost_at_any_launch(rng: np.random.Generator) -> None:
 
 def test_a_device_without_room_for_the_accounts() -> None:
     """Accounts that do not fit are the host's alone, and a message says why."""
-    opened = Gpu(replace(SETTINGS, memory_bytes_max=50_000))
+    opened = Gpu()
+    opened.backend.device.bytes_max = opened.backend.device.bytes_taken + 50_000
     made = accounts([1000] * 6)
     state = open_state(made, opened.backend)
     check_block(state, made, block(1))
-    assert "exceed the 50000 that may be" in opened.told[0]
+    assert f"exceed the {opened.backend.device.bytes_max} that may be" in opened.told[0]
     assert state.resident_bytes > 0
     opened.backend.close()
 
