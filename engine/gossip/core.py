@@ -95,7 +95,7 @@ class Gossip:
             self._forget(key, "dropped_not_judged", now_ms)
         for key in sorted(self._peers):
             if self._peers[key].has_new_session(sessions[key]):
-                self._will_ask(self._peers[key])
+                self._peers[key].was_cut = True
         for key in sorted(sessions.keys() - self._peers.keys()):
             taken = {peer.bit for peer in self._peers.values()}
             free = [bit for bit in range(PEERS_MAX) if bit not in taken]
@@ -378,6 +378,9 @@ class Gossip:
                 peer.wanted_until_ms = now_ms + ANSWER_MAX_MS
                 data = encode_frame(Kind.WANT, hashes)
                 effects.append(Send(peer=peer.key, kind=Kind.WANT, data=data, hashes=hashes))
+        if peer.was_cut and peer.asked is None and peer.next_ask is None:
+            peer.was_cut = False
+            self._will_ask(peer)
         is_idle = peer.asked is None and peer.wanted is None and not len(peer.to_want)
         if peer.next_ask is not None and is_idle:
             peer.asked, peer.next_ask = peer.next_ask, None

@@ -101,6 +101,9 @@ class Peer:
         """the place from which the peer waits for our inventory"""
         self._waiting: deque[tuple[U8, U8]] = deque()
         self.waiting_count = 0
+        self.was_cut = False
+        """a session took the place of another one: its inventory is to be asked for from the
+        beginning, when the answer that is open has come or has not"""
         self._sessions: tuple[bytes, ...] = (b"", b"")
 
     def has_new_session(self, sessions: tuple[bytes, bytes]) -> bool:

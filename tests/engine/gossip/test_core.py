@@ -165,6 +165,24 @@ def test_what_a_broken_connection_lost_comes_with_the_next_one(
     assert asks(net) == before + 2
 
 
+def test_a_question_that_a_broken_connection_lost_is_asked_again(rng: np.random.Generator) -> None:
+    """Its answer never comes: after the time that it has, the new session is asked about."""
+    net, (a, b) = line(2)
+    net.run(2)
+    peer = b.gossip._peers[a.key]
+    peer.next_ask, peer.pages = 0, 0
+    net.is_cut = True
+    net.submit(a, records_of(rng, 50))
+    net.run(2)
+    assert peer.asked == 0
+    net.is_cut = False
+    net.renew(a, b)
+    net.run(2)
+    assert not b.pool.records
+    net.run((core.ANSWER_MAX_MS + 1_000) // STEP_MS)
+    assert b.pool.records == a.pool.records
+
+
 def test_a_second_session_is_no_loss() -> None:
     """One that comes beside another, or ends, or stays, loses nothing; one that changes does."""
     peer = Peer(b"k", 0, GossipLimits(), 0)

@@ -230,11 +230,12 @@ def test_a_slow_reader_loses_only_its_own_frames(net: Net) -> None:
     a.set_peers({KEYS[2]: slow.address, KEYS[3]: quick.address})
     net.run(lambda: a.can_send(KEYS[2]) and a.can_send(KEYS[3]))
     frame = bytes(LIMITS.frame_bytes_max)
-    for _ in range(5_000):
-        if not a.send(KEYS[2], frame, net.now_ms()):
+    for _ in range(5_000):  # the system takes some more out of a queue that was full
+        if not a.send(KEYS[2], frame, net.now_ms()) and not a.can_send(KEYS[2]):
             break
-    assert a.counts["dropped_queue_full"] == 1
-    assert not a.can_send(KEYS[2])
+    else:
+        pytest.fail("the queue of a peer that reads nothing never fills")
+    assert a.counts["dropped_queue_full"] >= 1
     for number in range(50):
         assert a.send(KEYS[3], b"%d" % number, net.now_ms())
         net.turn([a, quick])
