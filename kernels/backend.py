@@ -6,7 +6,6 @@ that confirms a refusal. `cpu` runs vector forms over threads. `gpu` keeps state
 All give the same bits.
 """
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -185,17 +184,6 @@ class Backend(Protocol):
 
 def tell_nobody(why: str) -> None:
     """Hear that a device was given up, where `Backend.degraded` is read instead."""
-
-
-def require_packages() -> None:
-    """Raise DeviceUnavailable where nothing can compile for a device."""
-    from kernels.jit import CONFIG  # loads Numba: only when a device is wanted
-
-    if CONFIG.ENABLE_CUDASIM or importlib.util.find_spec("numba_cuda"):
-        return
-    raise DeviceUnavailable(
-        "the packages for a GPU are not installed: type `make venv-gpu`, or use the backend 'cpu'"
-    )
 
 
 def open_backend(

@@ -3,12 +3,13 @@
 `open_gpu` makes a backend, `open_device` the device alone, for those who verify signatures on it.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Final
 
 from numba import cuda
 
-from kernels.backend import DeviceSettings, DeviceUnavailable, require_packages
+from kernels.backend import DeviceSettings, DeviceUnavailable
 from kernels.gpu.backend import GpuBackend
 from kernels.gpu.device import Device
 from kernels.gpu.ed25519 import DeviceVerifier
@@ -47,6 +48,15 @@ def open_device(settings: DeviceSettings) -> Device:
         return Device(settings.memory_bytes_max)
     except DeviceFailed as error:
         raise DeviceUnavailable(f"the GPU cannot be used: {error}") from error
+
+
+def require_packages() -> None:
+    """Raise DeviceUnavailable where nothing can compile for a device."""
+    if not SIMULATED and importlib.util.find_spec("numba_cuda") is None:
+        raise DeviceUnavailable(
+            "the packages for a GPU are not installed: type `make venv-gpu`, or use the backend"
+            " 'cpu'"
+        )
 
 
 def _is_available() -> bool:

@@ -11,6 +11,7 @@ from engine.crossover import crossover
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
 from kernels.gpu.ed25519 import memory_bytes
 from kernels.gpu.long_lanes import FEW_TILES
+from kernels.gpu.opening import open_device
 from tests.kernels.gpu import claims
 from tests.kernels.gpu.claims import Arms
 
@@ -26,9 +27,10 @@ EVERYTHING = DeviceSettings(crossover_transactions=1, check_blocks=0)
 def arms() -> Iterator[Arms]:
     """Open the CPU's backend and one whose every batch goes to the device."""
     try:
-        gpu = open_backend("gpu", device=EVERYTHING)
+        open_device(EVERYTHING).close()
     except DeviceUnavailable as error:
         pytest.skip(str(error))
+    gpu = open_backend("gpu", device=EVERYTHING)  # a device that is there has to be good for it
     cpu = open_backend("cpu")
     yield cpu, gpu
     assert gpu.degraded == ""
@@ -82,16 +84,14 @@ def test_hashes(arms: Arms, rng: np.random.Generator, count: int) -> None:
     claims.check_hashes(arms, rng, count)
 
 
+@pytest.mark.usefixtures("arms")
 def test_memory_that_is_too_small(rng: np.random.Generator) -> None:
     """A device without room gives the block back: the same result, and a message."""
     told: list[str] = []
     settings = DeviceSettings(
         crossover_transactions=1, memory_bytes_max=memory_bytes()[1] + (1 << 26)
     )
-    try:
-        gpu = open_backend("gpu", device=settings, tell=told.append)
-    except DeviceUnavailable as error:
-        pytest.skip(str(error))
+    gpu = open_backend("gpu", device=settings, tell=told.append)
     cpu = open_backend("cpu")
     blocks = claims.random_blocks((cpu, gpu), rng, ACCOUNTS)
     for size in (1_000, 100_000, 100_000):
