@@ -32,12 +32,18 @@ CONFIG.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 def kernel(function: Any) -> Any:
     """Compile a kernel; machine code is kept as that of the CPU is (see `kernels.jit`)."""
-    return cuda.jit(function) if SIMULATED else cuda.jit(cache=True)(function)
+    return _simulate(function, False) if SIMULATED else cuda.jit(cache=True)(function)
 
 
 def device_function(function: Any) -> Any:
     """Compile a function that kernels call and that uses what only a device has."""
-    return cuda.jit(device=True)(function)
+    return _simulate(function, True) if SIMULATED else cuda.jit(device=True)(function)
+
+
+def _simulate(function: Any, is_called: bool) -> Any:
+    from kernels.gpu.simulated import simulate  # only the simulator has what that needs
+
+    return simulate(function, is_called=is_called)
 
 
 def blocks_for(count: int, size: int = THREADS) -> int:
