@@ -9,7 +9,6 @@ import click
 
 from engine.client import URL_DEFAULT
 from engine.config import LAYERS, Config, load_config
-from engine.store.home import check_not_around
 from runtime import command_line as shared
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,5 +54,7 @@ def read_config(home: Path, file: Path | None, flags: dict[str, str | int | None
 
     The folder around a home has a node.toml of another program: it raises StoreError.
     """
+    from engine.store.home import check_not_around  # a wallet does not wait for the store
+
     check_not_around(home)
     return load_config(home, file=file, environment=os.environ, flags=flags)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.constants import KEY_BYTES
-from engine.gossip.known import PEERS_MAX
 from engine_api.transport import split_host_port
 from runtime.durable import create_file
 from runtime.errors import ExplainedError
@@ -18,6 +17,8 @@ from runtime.keypair import SEED_BYTES, KeyPair
 KEY_PATH = Path("keys", "gossip.key")
 """in the home: 64 hex digits of the seed and a line feed"""
 TCP = "tcp://"
+PEERS_MAX = 32
+"""a bit for each in what is known of a transaction, see `known`"""
 
 
 class GossipError(ExplainedError):

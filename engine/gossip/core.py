@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 
+from engine.gossip.addresses import PEERS_MAX
 from engine.gossip.effects import COUNTS, Ban, Batch, Effect, PoolView, Send
 from engine.gossip.frames import (
     HASHES_MAX,
@@ -23,7 +24,7 @@ from engine.gossip.frames import (
     encode_frame,
     has_twins,
 )
-from engine.gossip.known import ENTRIES, PEERS_MAX, SECRET_BYTES, Known, State
+from engine.gossip.known import ENTRIES, SECRET_BYTES, Known, State
 from engine.gossip.peer import GossipLimits, Peer
 from engine.pool_rules import PoolReason
 from kernels.layout import U8

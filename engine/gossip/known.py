@@ -18,8 +18,6 @@ from kernels.memory import zeros
 ENTRIES = 2**19
 """of the ring unless the opener says otherwise; 80 bytes each, taken as it fills"""
 SECRET_BYTES = 64
-PEERS_MAX = 32
-"""bits of an entry"""
 MS_PER_S = 1_000
 _ALL_ROWS = read_only(np.empty(0, np.int32))
 

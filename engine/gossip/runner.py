@@ -17,10 +17,10 @@ from typing import Any
 import zmq
 
 from engine.constants import GOSSIP_CONTEXT, derive_key
+from engine.gossip.addresses import PEERS_MAX
 from engine.gossip.core import Gossip
 from engine.gossip.effects import Ban, Batch, Effect
 from engine.gossip.frames import FRAME_BYTES_MAX
-from engine.gossip.known import PEERS_MAX
 from engine.gossip.outbox import Outbox, Wake
 from engine.gossip.peer import GossipLimits
 from engine.gossip.pool_view import MempoolView
