@@ -15,6 +15,7 @@ from pathlib import Path
 
 from engine import events
 from engine.backends import device_settings
+from engine.compiling import compile_kernels
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
 from engine.gossip.addresses import check_address, open_key, parse_peers
@@ -100,6 +101,9 @@ class Node:
         """
         with self._lifetime.watched(), ExitStack() as stack:
             try:
+                version = software_version()
+                self._log.info("starting", home=str(self.home), version=version, pid=os.getpid())
+                compile_kernels(self._log)
                 service = self._start(stack)
                 self._is_starting = False
             except StopRequested:
@@ -122,7 +126,6 @@ class Node:
     def _start(self, stack: ExitStack) -> Service:
         """Open everything; what is open already is closed by the stack, the last first."""
         settings = self.settings
-        self._log.info("starting", home=str(self.home), version=software_version(), pid=os.getpid())
         store = stack.enter_context(Store.open(self.home, store_config(settings)))
         self._tell_notices(store)
         self._metrics = NodeMetrics(software_version(), store.genesis_hash)

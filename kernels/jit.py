@@ -9,7 +9,6 @@ next for what they are for, `warm` for compiling them ahead.
 """
 
 import atexit
-import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -40,8 +39,7 @@ def cache_key(sources: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     parts = [numba.__version__, llvmlite.__version__, platform.python_version(), cpu_name()]
     parts += [",".join(sorted(cpu_features())), LANES or "no lanes"]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # most nodes have no device
-        parts.append(importlib.metadata.version("numba-cuda"))
+    parts += filter(None, [device_packages()])
     for part in parts:
         digest.update(part.encode() + b"\0")
     for path in sorted(sources.rglob("*.py")):
@@ -49,6 +47,19 @@ def cache_key(sources: Path) -> str:
         name = path.relative_to(sources).as_posix()
         digest.update(f"{name}\0{len(text)}\0".encode() + text)
     return digest.hexdigest()
+
+
+def device_packages() -> str:
+    """Return the version of what compiles for a device, or nothing: most nodes have no device."""
+    try:
+        return importlib.metadata.version("numba-cuda")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def is_kept() -> bool:
+    """Say whether compiled code stays for the next process."""
+    return Path(CONFIG.CACHE_DIR).parent == cache_root()
 
 
 def cache_root() -> Path:

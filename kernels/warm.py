@@ -1,13 +1,16 @@
 """Compile the kernels before anybody waits for them: `python -m kernels.warm`.
 
-`make venv` runs this. Compiled code stays (see `jit`), so a second run takes well under a second.
+`make venv` runs this, and so does an executor that finds it undone. Compiled code stays (see
+`jit`), so a second run takes well under a second; of several at once one compiles, the others wait.
 The work is a block of a few made-up transfers: what they come to does not matter here, only that
 each kernel is called with the types that blocks bring.
 """
 
+import fcntl
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -129,17 +132,33 @@ def exercise_pool() -> None:
     )
 
 
-def exercise_arms() -> None:
-    """Compile for all arms; those of a device only where there is one."""
+def is_warm() -> bool:
+    """Say whether everything is compiled, or cannot be compiled ahead as nothing can be kept."""
+    return not jit.is_kept() or _stamp().exists()
+
+
+def _stamp() -> Path:
+    return Path(jit.CONFIG.CACHE_DIR) / "compiled"
+
+
+def exercise_arms() -> bool:
+    """Compile for all arms; return whether none is left that a later start could bring.
+
+    A device may be found later where its packages are installed. Whoever wants it is told why there
+    is none; here it is no error.
+    """
+    is_whole = True
     for name in ARMS:
         try:
             backend = open_backend(name, device=DEVICE)
         except DeviceUnavailable:
-            continue  # whoever wants the device is told why there is none
+            is_whole = not jit.device_packages()
+            continue
         try:
             exercise(backend)
         finally:
             backend.close()
+    return is_whole
 
 
 def exercise_the_rest() -> None:
@@ -161,23 +180,35 @@ def main(arguments: list[str]) -> int:
     if arguments:
         sys.stderr.write(f"kernels.warm: takes no arguments, was given {arguments}\n")
         return 2
+    if not jit.is_kept():
+        sys.stderr.write("kernels.warm: nothing is compiled ahead, as it could not be kept\n")
+        return 0
     sys.stdout.write(
         f"compiling kernels for {processor.cpu_name()} into {jit.CONFIG.CACHE_DIR}"
         " (once per machine and version, up to a minute) ...\n"
     )
     sys.stdout.flush()
     start = time.monotonic_ns()
-    # The compiler takes one core per process. What both need is compiled by either; it is the same.
-    with subprocess.Popen([sys.executable, "-m", "kernels.warm", THE_REST]) as beside:
-        exercise_arms()
-    elapsed_ms = (time.monotonic_ns() - start) // 1_000_000
-    if beside.returncode:
-        sys.stderr.write(
-            f"kernels.warm: the process beside this one ended with {beside.returncode}\n"
-        )
-        return 1
-    sys.stdout.write(f"kernels are ready ({elapsed_ms} ms)\n")
+    with Path(jit.CONFIG.CACHE_DIR, "compiling").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not (is_warm() or compile_all()):
+            return 1
+    sys.stdout.write(f"kernels are ready ({(time.monotonic_ns() - start) // 1_000_000} ms)\n")
     return 0
+
+
+def compile_all() -> bool:
+    """Compile in two processes, as the compiler takes one core each; return whether both could.
+
+    What both of them need, either compiles, with the same result.
+    """
+    with subprocess.Popen([sys.executable, "-m", "kernels.warm", THE_REST]) as beside:
+        is_whole = exercise_arms()
+    if beside.returncode:
+        sys.stderr.write(f"kernels.warm: the process beside it ended with {beside.returncode}\n")
+    elif is_whole:
+        _stamp().touch()
+    return not beside.returncode
 
 
 if __name__ == "__main__":
