@@ -126,7 +126,7 @@ class EventLog:
             position, first = self._begin(last_id)
             yield b": events of this node\n\n" + first
             for key in sorted(wanted.keys):
-                yield await self._present(key)
+                yield await self._present(key, position)
             while True:
                 changed = self._changed
                 data, position = self._since(position, wanted)
@@ -228,13 +228,16 @@ class EventLog:
             self._known[key] = (event.balance, event.nonce)
             self.add("account", event, key)
 
-    async def _present(self, key: bytes) -> bytes:
-        """Return an account as it is, for a reader that has just come."""
+    async def _present(self, key: bytes, position: int) -> bytes:
+        """Return an account as it is, for a reader that has just come and stands at `position`.
+
+        Its id is that of the event before: a reader that goes now has seen nothing later.
+        """
         for _ in range(READ_ATTEMPTS):
             with suppress(Changing):
                 event = self._account(key)
                 self._known.setdefault(key, (event.balance, event.nonce))
-                return self._render("account", event, self._next - 1)
+                return self._render("account", event, position - 1)
             await asyncio.sleep(0)
         return b""
 

@@ -101,6 +101,25 @@ def test_a_reader_that_comes_back_misses_nothing(node: Node) -> None:
     assert (gap[1], gap[2]["missed_count"]) == ("gap", None)
 
 
+def test_an_account_told_at_first_stands_before_what_was_missed(node: Node) -> None:
+    """A reader that comes back, and goes after its account was told, still misses nothing."""
+    key = key_pair(5)[0]
+    reader = Reader(node)
+    node.add()
+    seen = [reader.next(), reader.next()]
+    reader.close()
+    node.add()
+    node.add()
+    again = Reader(node, f"?accounts=0x{key.hex()}", last_id=seen[-1][0])
+    first = again.next()
+    again.close()
+    assert first[:2] == (seen[-1][0], "account")
+    again = Reader(node, last_id=first[0])
+    later = [again.next() for _ in range(4)]
+    again.close()
+    assert [int(name.split("-")[1]) for name, _, _ in later] == [3, 4, 5, 6]
+
+
 def test_who_is_overtaken_is_told_how_much_was_missed() -> None:
     """A position that the log has left behind gives a gap with the count, then the rest."""
     log = EventLog.__new__(EventLog)
