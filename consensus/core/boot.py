@@ -26,6 +26,7 @@ def restore(st: State, boot: Boot) -> None:
     _restore_observer(st, boot, replayed)
     if replayed.cut_epoch == st.epoch.number:
         st.cut_view = replayed.cut_view
+        st.given_up_view = View(replayed.cut_view)  # V2, V3: what was signed there is not known
     highest = _restore_certificates(st, replayed)
     _restore_votes(st, replayed)
     for old in [view for view in st.views if view <= st.last_final_view - EVIDENCE_VIEWS]:

@@ -295,9 +295,11 @@ class State:
     def own_vote_lost(self, kind: Kind, view: View) -> None:
         """W3: stop signing until two later boundaries are final, durably.
 
-        Only a signature above the journal's cut is proof: below, the journal need not have it.
+        Only a signature above the journal's cut, in a view that was not given up, is proof: others
+        need not be known any more.
         """
-        if self.observer_since_ms is not None or view <= max(self.last_final_view, self.cut_view):
+        known_from = max(self.last_final_view, self.cut_view, self.given_up_view)
+        if self.observer_since_ms is not None or view <= known_from:
             return
         self.observer_since_ms = self.wall_ms
         self.observer_boundaries = 0
@@ -362,9 +364,12 @@ class State:
     # --- journal --------------------------------------------------------------------------------
 
     def journal_records(self) -> tuple[bytes, ...]:
-        """W4: return the whole journal as it is after a cut at the last final view."""
+        """W4: return the whole journal as it is after a cut at the last final view.
+
+        Votes of views that were given up are forgotten, so that the cut is above these, too.
+        """
         last = self.last_final_view
-        records = [journal.cut_record(self.epoch.number, last)]
+        records = [journal.cut_record(self.epoch.number, max(last, self.given_up_view))]
         if self.observer_since_ms is not None:
             records.append(journal.observer_record(self.observer_since_ms))
         for number in sorted(self.views):

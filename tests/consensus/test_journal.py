@@ -3,7 +3,7 @@
 import pytest
 
 from consensus.core import events as ev
-from consensus.core import journal
+from consensus.core import journal, state
 from consensus.core.codec import encode_certificate, encode_vote
 from consensus.core.types import (
     ZERO_HASH,
@@ -157,6 +157,49 @@ def test_the_journal_is_cut_at_finalizations() -> None:
     assert [held.kind for held in replayed.certificates] == [FINALIZE]
     again = restarted(lone)
     assert (again.replica.final_height, again.replica.view) == (1, 2)
+
+
+def give_up_view_two(lone: Lone) -> tuple[Propose, Propose]:
+    """Give NOTARIZE and NULLIFY in view 2, then let so many views follow that it is given up."""
+    first = lone.propose(1, lone.header(1), 0)
+    lone.hear(first)
+    lone.hear(lone.certificate(NOTARIZE, 1, first.proposal))
+    second = lone.propose(2, lone.header(2, first.header), 1)
+    lone.hear(second)
+    lone.wait(211)
+    assert {(NOTARIZE, 2), (NULLIFY, 2)} <= set(lone.votes())
+    last = next(view for view in range(13, 99) if lone.leader(view + 1) != lone.own)
+    for view in range(2, last + 1):
+        lone.hear(lone.certificate(NULLIFY, view))
+    return first, second
+
+
+def test_a_view_that_was_given_up_stays_so_after_a_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V3, W4: the cut says that votes of a view above the final one are forgotten, too."""
+    monkeypatch.setattr(state, "VIEWS_HELD_MAX", 8)
+    lone = follower()
+    first, second = give_up_view_two(lone)
+    lone.replica._journal_cut_bytes = 0
+    lone.hear(lone.certificate(FINALIZE, 1, first.proposal))
+    assert lone.replica.final_height == 1
+    lone.disk.executor_final = (1, first.proposal.block_hash)
+    again = Lone(own=lone.own, disk=lone.disk, now_ms=lone.now_ms)
+    again.hear(second)
+    again.hear(again.certificate(NOTARIZE, 2, second.proposal))
+    assert (FINALIZE, 2) not in again.votes()
+
+
+def test_a_vote_of_a_view_that_was_given_up_is_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W3: an own FINALIZE in a late finalization was forgotten, not lost: no observer."""
+    monkeypatch.setattr(state, "VIEWS_HELD_MAX", 8)
+    lone = follower()
+    first, _ = give_up_view_two(lone)
+    assert (FINALIZE, 1) in lone.votes()
+    others = [index for index in range(4) if index != lone.own][:2]
+    signers = tuple(sorted((lone.own, *others)))
+    lone.hear(lone.certificate(FINALIZE, 1, first.proposal, signers))
+    assert lone.replica.final_height == 1
+    assert not lone.replica.is_observer
 
 
 def test_every_prefix_of_the_journal_boots() -> None:
