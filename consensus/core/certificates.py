@@ -203,9 +203,8 @@ def on_propose(st: State, peer: PeerId, propose: Propose) -> None:
         genuine = True
     else:
         genuine = take_vote(st, peer, state, vote)
-    if not genuine and earlier is None:
-        return
-    if not genuine and not state.equivocated:
+    # A second proposal is counted nowhere and known all the same: its votes may make a certificate.
+    if not genuine and not (state.equivocated and is_genuine(st.crypto, st.epoch, vote)):
         return
     keep_proposal(st, peer, state, propose)
 

@@ -1,6 +1,7 @@
 """V1 to V4 at one replica: what it signs, and everything that must keep it from signing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -185,6 +186,22 @@ def test_an_equivocating_leader_is_given_up() -> None:
     assert len(lone.disk.evidence) == 1
     lone.hear(second, 2)
     assert len(lone.disk.evidence) == 1
+
+
+def test_a_forged_proposal_beside_two_genuine_ones_is_not_kept() -> None:
+    """M4, X1: that the leader signed two is no reason to believe a third without a signature."""
+    lone = follower()
+    headers = [lone.header(1, timestamp_ms=WALL_MS + ms) for ms in (1, 2, 3, 4)]
+    for header in headers[:2]:
+        lone.hear(lone.propose(1, header, 0))
+    genuine = lone.propose(1, headers[3], 0)
+    forged = lone.propose(1, headers[2], 0)
+    vote = replace(forged.vote, signature=genuine.vote.signature)
+    lone.hear(replace(forged, vote=vote), 2)
+    assert [item.peer for item in lone.seen(ev.Penalize)] == [key_of(2)]
+    assert lone.hash(headers[2]) not in lone.replica._st.blocks
+    lone.hear(genuine)
+    assert lone.hash(headers[3]) in lone.replica._st.blocks
 
 
 def test_finalize_follows_notarization() -> None:
