@@ -36,6 +36,7 @@ from consensus.metrics import NodeMetrics
 from consensus.network.addresses import PeerAddresses
 from consensus.ports import Network, PayloadTransfer
 from consensus.recovery import Disks, open_disks
+from consensus.store import StoreError
 from consensus.waiting import Clock
 from engine_api.protocol import Deadline, ExecutionEngine
 from engine_api.types import EngineApiError
@@ -102,6 +103,7 @@ class Node:
         self.failure = ""
         self._is_stopping = threading.Event()
         self._alarms: dict[tuple[int, str], int] = {}
+        self._is_damage_told = False
         self._wake_ms: int | None = None
         self._wall_offset_ms = clock.wall_ms() - clock.now_ms()
         self._wall_at_ms = clock.now_ms()
@@ -304,7 +306,17 @@ class Node:
     # --- effects --------------------------------------------------------------------------------
 
     def _answer_from_store(self, effect: ev.AnswerFromStore) -> None:
-        answer = self.store.answer(effect.request)
+        """Answer a peer; what the disk has spoiled of old blocks is its loss alone, and told once.
+
+        What this node needs itself comes by LoadFinalized, where damage stops it.
+        """
+        try:
+            answer = self.store.answer(effect.request)
+        except StoreError as error:
+            if not self._is_damage_told:
+                self._is_damage_told = True
+                self._log.error("a peer is not answered", peer=effect.peer, why=str(error))
+            return
         if answer is not None:
             self._network.send(effect.peer, answer)
 

@@ -42,6 +42,8 @@ MAP_BYTES = 2**40
 """address space that LMDB may grow into; the file is as large as its pages"""
 READERS_MAX = 64
 CHECK_BYTES = 16
+NUMBER_MAX = 2**64 - 1
+"""the greatest number that a key has room for; peers ask for the epoch after any that they name"""
 EVIDENCE_READ_MAX = 4_096
 """pieces that are read at once, the newest"""
 TABLES = ("state", "heights", "hashes", "boundaries", "evidence")
@@ -154,7 +156,9 @@ class Store:
         return None
 
     def boundary(self, epoch: int) -> Boundary | None:
-        """Return the beginning of an epoch above 0."""
+        """Return the beginning of an epoch above 0; None where it has not begun, as 2^64 never."""
+        if epoch > NUMBER_MAX:
+            return None
         with self._begin() as transaction:
             value = self._get(transaction, "boundaries", _big(epoch))
             return None if value is None else _decode_boundary(value)

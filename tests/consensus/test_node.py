@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from consensus.core.types import Kind
+from consensus.core.codec import decode_message, encode_message
+from consensus.core.types import Epoch, Kind, PeerId, Request, Want
 from consensus.journal import read_journal
 from consensus.recovery import JOURNAL_NAME
 from engine_api.types import EngineApiError, ErrorCode, NewPayloadAnswer
@@ -208,6 +209,46 @@ def test_a_part_that_fails_stops_the_node_and_is_told(
     assert "Input/output error" in members[0].node.failure
     assert "a part of the node failed" in members[0].output.getvalue()
     reach(members[1:], members[1].height + 2)
+
+
+def ask(member: Member, peer: Member, request: Request) -> None:
+    """Let a node get a question of a peer as it comes from the network."""
+    assert member.inbox.offer(PeerId(peer.pair.public_key), request)
+
+
+def test_no_question_of_a_peer_stops_a_node(make: Make) -> None:
+    """The greatest number of every field, in every question: the node goes on."""
+    members = make(4)
+    start(members)
+    reach(members, 2)
+    greatest = 2**64 - 1
+    for want in Want:
+        request = Request(want=want, epoch=Epoch(greatest), first=greatest, last=greatest)
+        assert decode_message(encode_message(request)) == request
+        ask(members[0], members[1], request)
+    reach(members, members[1].height + 3)
+    assert members[0].node.failure == ""
+
+
+def test_a_row_that_is_damaged_is_not_answered_with(make: Make) -> None:
+    """Who asks for a block that the disk has spoiled gets nothing; the node goes on and says so."""
+    members = make(4)
+    start(members)
+    reach(members, 2)
+    store = members[0].node.store
+    key = (1).to_bytes(8, "big")
+    with store._environment.begin(write=True) as transaction:
+        value = bytearray(transaction.get(key, db=store._tables["heights"]) or b"")
+        value[40] ^= 1
+        transaction.put(key, bytes(value), db=store._tables["heights"])
+    for _ in range(3):
+        ask(members[0], members[1], Request(want=Want.RANGE, first=1))
+    reach(members, members[1].height + 3)
+    assert members[0].node.failure == ""
+    lines = [json.loads(line) for line in members[0].output.getvalue().splitlines()]
+    told = [line for line in lines if line["event"] == "a peer is not answered"]
+    assert len(told) == 1
+    assert "another checksum" in told[0]["why"]
 
 
 def test_a_validator_that_is_alone_in_its_set_waits_for_nobody(make: Make) -> None:

@@ -51,7 +51,7 @@ def check_same(rng: np.random.Generator, store: Store, model: Model, heights: in
     assert store.top() == model.top()
     for count in (1, 3, 100):
         assert store.last_boundaries(count) == model.last_boundaries(count)
-    for epoch in range(8):
+    for epoch in (*range(8), 2**64 - 2, 2**64 - 1):
         assert store.boundary(epoch) == model.boundaries.get(epoch)
         request = Request(want=Want.BOUNDARY, epoch=Epoch(epoch))
         assert store.answer(request) == model.answer(request)
