@@ -31,6 +31,10 @@ from kernels.layout import U8
 
 ANSWER_MAX_MS = 10_000
 """after which a question is over"""
+LATE_QUESTIONS_MAX = 4
+"""of each kind that a peer has left unanswered: a slow one still answers them, in their order"""
+LATE_MAX_MS = 120_000
+"""after which nobody waits for such an answer any more"""
 BAN_MS = 60_000
 INVENTORY_EVERY_MS = 30_000
 PAGE_EVERY_MS = 50
@@ -97,6 +101,7 @@ class Gossip:
         for key in sorted(self._peers):
             if self._peers[key].has_new_session(sessions[key]):
                 self._peers[key].was_cut = True
+                self._peers[key].late.clear()  # it never comes
         for key in sorted(sessions.keys() - self._peers.keys()):
             taken = {peer.bit for peer in self._peers.values()}
             free = [bit for bit in range(PEERS_MAX) if bit not in taken]
@@ -172,14 +177,11 @@ class Gossip:
         return []
 
     def _take_found(self, peer: Peer, records: U8, hashes: U8, now_ms: int) -> list[Effect]:
-        wanted, peer.wanted = peer.wanted, None
-        if wanted is None:
+        if not peer.take_answer(hashes):
+            if peer.wanted is not None:
+                raise BadFrame("an answer with a record that was not wanted")
             self.counts["unasked"] += 1
             return self._blame(peer, UNASKED_POINTS, "an answer that nobody waits for", now_ms)
-        if len(hashes):
-            names = {row.tobytes() for row in wanted}
-            if not all(row.tobytes() in names for row in hashes):
-                raise BadFrame("an answer with a record that was not wanted")
         self.counts["records_served_in"] += len(hashes)
         self._queue(peer, records, hashes, now_ms, is_pushed=False)
         return self._tick_peer(peer, now_ms)
@@ -224,11 +226,17 @@ class Gossip:
         return [Send(peer=peer.key, kind=Kind.FOUND, data=encode_frame(Kind.FOUND, records))]
 
     def _take_inventory(self, peer: Peer, frame: Frame, now_ms: int) -> list[Effect]:
-        place, peer.asked = peer.asked, None
+        place = peer.asked
+        is_still = bool(frame.place) and (frame.place <= (place or 0) or not len(frame.items))
+        if peer.late_asks and (place is None or is_still):  # a page of a question that is over
+            peer.late_asks -= 1
+            self._hear(peer, frame.items, now_ms)
+            return []
+        peer.asked = None
         if place is None:
             self.counts["unasked"] += 1
             return self._blame(peer, UNASKED_POINTS, "an inventory that nobody waits for", now_ms)
-        if frame.place and (frame.place <= place or not len(frame.items)):
+        if is_still:
             raise BadFrame("an inventory that does not advance")
         self.counts["hashes_listed"] += len(frame.items)
         self._hear(peer, frame.items, now_ms)
@@ -360,14 +368,19 @@ class Gossip:
     def _tick_peer(self, peer: Peer, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         if peer.wanted is not None and now_ms >= peer.wanted_until_ms:
+            peer.late.append((peer.wanted, now_ms + LATE_MAX_MS))
             peer.wanted = None
             self.counts["unanswered"] += 1
         if peer.asked is not None and now_ms >= peer.asked_until_ms:
             peer.asked = None
+            peer.late_asks = min(peer.late_asks + 1, LATE_QUESTIONS_MAX)
             self.counts["unanswered"] += 1
         if len(peer.backlog) and now_ms >= peer.backlog_from_ms:
             effects += self._work_off(peer, now_ms)
+        while peer.late and now_ms >= peer.late[0][1]:
+            peer.late.popleft()
         has_room = peer.waiting_count + RECORDS_MAX <= self._limits.waiting_records
+        has_room = has_room and len(peer.late) < LATE_QUESTIONS_MAX
         if peer.wanted is None and has_room and len(peer.to_want):
             hashes = peer.to_want.take(RECORDS_MAX)
             hashes = hashes[self._known.states(hashes, now_ms) == State.HEARD]

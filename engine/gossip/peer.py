@@ -95,6 +95,10 @@ class Peer:
         """the place of the page to ask for when nothing else is on its way"""
         self.pages = 0
         """of the inventory that is being asked for"""
+        self.late: deque[tuple[U8, int]] = deque()
+        """what WANTs asked for that are over unanswered, and until when an answer may still come"""
+        self.late_asks = 0
+        """ASKs that are over without an answer"""
         self.wanted_until_ms = 0
         self.asked_until_ms = 0
         self.their_ask: int | None = None
@@ -111,6 +115,21 @@ class Peer:
         pairs = list(zip(self._sessions, sessions, strict=True))
         self._sessions = tuple(new or old for old, new in pairs)
         return any(old and new and old != new for old, new in pairs)
+
+    def take_answer(self, hashes: U8) -> bool:
+        """End the oldest question that (n, 32) hashes may answer; False: they answer none.
+
+        A slow peer answers in the order of the questions, so that none at all answer the first one.
+        """
+        names = {row.tobytes() for row in hashes}
+        for number, (wanted, _) in enumerate(self.late):
+            if names <= {row.tobytes() for row in wanted}:
+                del self.late[number]
+                return True
+        if self.wanted is not None and names <= {row.tobytes() for row in self.wanted}:
+            self.wanted = None
+            return True
+        return False
 
     def queue(self, records: U8, hashes: U8) -> None:
         """Let records wait for judgement; the caller has looked at the bound."""

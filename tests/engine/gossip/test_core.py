@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from engine.gossip import core
+from engine.gossip.effects import Send
 from engine.gossip.frames import HASHES_MAX, NOTHING, RECORDS_MAX, Kind, encode_frame
 from engine.gossip.peer import GossipLimits, Peer
+from kernels.layout import U8
 from tests.engine.gossip.net import FORGED, STEP_MS, UNFIT, Net, Node, hash_records, records_of
 
 
@@ -307,6 +309,101 @@ def test_a_question_without_an_answer_ends(rng: np.random.Generator) -> None:
     assert len(a.pool.records) == 3
     assert a.gossip.counts["unanswered"] >= 1
     assert not a.bans
+
+
+def late(net: Net, a: Node, b: Node, rng: np.random.Generator) -> tuple[U8, U8]:
+    """Let A ask B for two transactions, get no answer in time, and ask for two others."""
+    records = records_of(rng, 4)
+    hashes = hash_records(records)
+    net.lost.add((b.key, a.key))
+    for start in (0, 2):
+        net.inject(b, a, encode_frame(Kind.ANNOUNCE, hashes[start : start + 2]))
+        net.run((core.ANSWER_MAX_MS if not start else 0) // STEP_MS + 2)
+    asked = [send for key, send in net.sent if key == a.key and send.kind == Kind.WANT]
+    assert [send.hashes.tobytes() for send in asked] == [hashes[:2].tobytes(), hashes[2:].tobytes()]
+    return records, hashes
+
+
+def test_an_answer_that_comes_late_is_taken(rng: np.random.Generator) -> None:
+    """A slow peer that answers the question before the open one is no liar, and is of use."""
+    net, (a, b) = line(2)
+    records, hashes = late(net, a, b, rng)
+    net.inject(b, a, encode_frame(Kind.FOUND, records[:2]))
+    net.inject(b, a, encode_frame(Kind.FOUND, records[2:]))
+    net.judge(a)
+    assert a.bans == []
+    assert list(a.pool.records) == [name.tobytes() for name in hashes]
+    assert a.gossip.counts["unasked"] == 0
+
+
+def test_a_late_answer_is_taken_once_and_others_ban(rng: np.random.Generator) -> None:
+    """What was in none of the questions is a lie as ever; so is a second answer to one of them."""
+    for frame in (slice(1, 3), slice(0, 2)):
+        net, (a, b) = line(2)
+        records, _ = late(net, a, b, rng)
+        if frame.start == 0:
+            net.inject(b, a, encode_frame(Kind.FOUND, records[:2]))
+        net.inject(b, a, encode_frame(Kind.FOUND, records[frame]))
+        assert [ban.peer for ban in a.bans] == [b.key]
+
+
+def test_a_peer_that_answers_nothing_is_asked_a_few_times(rng: np.random.Generator) -> None:
+    """Questions without an answer are remembered, a bounded number, and for a bounded time."""
+    net, (a, b) = line(2)
+    records = records_of(rng, 40)
+    hashes = hash_records(records)
+    net.lost.add((b.key, a.key))
+    for number in range(20):
+        net.inject(b, a, encode_frame(Kind.ANNOUNCE, hashes[2 * number : 2 * number + 2]))
+        net.run(core.ANSWER_MAX_MS // STEP_MS + 2)
+    asked = [send for key, send in net.sent if key == a.key and send.kind == Kind.WANT]
+    most = 20 * core.ANSWER_MAX_MS // core.LATE_MAX_MS + 1
+    assert len(asked) <= core.LATE_QUESTIONS_MAX * most
+    net.run(core.LATE_MAX_MS // STEP_MS)
+    before = len(asked)
+    asked = [send for key, send in net.sent if key == a.key and send.kind == Kind.WANT]
+    assert len(asked) > before
+
+
+def test_a_new_session_owes_no_answers(rng: np.random.Generator) -> None:
+    """What was asked for in a session that is over never comes: the peer is asked at once."""
+    net, (a, b) = line(2)
+    hashes = hash_records(records_of(rng, 2 * core.LATE_QUESTIONS_MAX + 2))
+    net.lost.add((b.key, a.key))
+    for number in range(core.LATE_QUESTIONS_MAX + 1):
+        net.inject(b, a, encode_frame(Kind.ANNOUNCE, hashes[2 * number : 2 * number + 2]))
+        net.run(core.ANSWER_MAX_MS // STEP_MS + 2)
+    wants = [send for _, send in net.sent if send.kind == Kind.WANT]
+    assert len(wants) == core.LATE_QUESTIONS_MAX
+    net.renew(a, b)
+    net.run(2)
+    wants = [send for _, send in net.sent if send.kind == Kind.WANT]
+    assert len(wants) == core.LATE_QUESTIONS_MAX + 1
+
+
+def test_an_inventory_that_comes_late_is_no_lie(rng: np.random.Generator) -> None:
+    """The page of a question that is over stands still for the open one: that goes on waiting."""
+    net, (a, b) = line(2)
+    records = records_of(rng, 1)
+    net.submit(a, records)
+    hashes = hash_records(records)
+    net.lost.add((b.key, a.key))
+    net.part(a, b)
+    net.join(a, b)
+    before = len(net.sent)
+    asked: list[Send] = []
+    for _ in range(2 * core.INVENTORY_EVERY_MS // STEP_MS):
+        net.run(1)
+        asked = [send for _, send in net.sent[before:] if send.kind == Kind.ASK]
+        if len(asked) == 2:
+            break
+    assert [send.peer for send in asked] == [b.key, b.key]
+    for following in (7, 7, 9):
+        net.inject(b, a, encode_frame(Kind.INVENTORY, hashes[:1], following))
+        net.run(1)
+    assert a.bans == []
+    net.inject(b, a, encode_frame(Kind.INVENTORY, hashes[:1], 9))
+    assert [ban.peer for ban in a.bans] == [b.key]
 
 
 def test_a_batch_that_could_not_be_judged_is_wanted_again(rng: np.random.Generator) -> None:
