@@ -51,6 +51,11 @@ class RecentBlocks:
         with self._mutex:
             self._blocks.pop(block_hash, None)
 
+    def heights(self) -> set[int]:
+        """Return the heights whose transactions are known here."""
+        with self._mutex:
+            return {height for height, _ in self._blocks.values()}
+
     def find(self, transaction_hash: bytes) -> Inclusion | None:
         """Return the block that has a transaction, or None."""
         wanted = np.frombuffer(transaction_hash, np.uint64)

@@ -163,6 +163,10 @@ class Views:
             return None
         return found.height, found.position
 
+    def recent_heights(self) -> set[int]:
+        """Return the heights whose transactions `find_followed` and `find_recent` know."""
+        return self._recent.heights()
+
 
 def _find(hashes: U8, transaction_hash: bytes) -> int | None:
     """Return the row of a hash in (n, 32) uint8."""

@@ -20,6 +20,7 @@ from engine.pool_rules import PoolStatus
 from engine.queries import answers
 from engine.queries.errors import QueryError, bad_address, bad_request, busy, not_found, pruned
 from engine.queries.proofs import account_proof, transaction_proof
+from engine.recent_blocks import BLOCKS_MAX
 from engine.service import Service
 from engine.store.indexes import Place
 from engine.store.store import Store
@@ -42,6 +43,8 @@ PROOF_WAIT_MS = 5_000
 BEFORE_MAX = 2**64 - 1
 SETTLE_PAUSE_MS = 1
 SETTLE_ATTEMPTS = 5_000
+INDEX_ATTEMPTS = 1_000
+"""Pauses for which a history waits for the newest blocks to be indexed."""
 
 POOL_STATES: dict[PoolStatus, answers.TransactionState] = {
     PoolStatus.PENDING: "pending",
@@ -173,6 +176,7 @@ class Queries:
     def history(self, address: str, before: int | None, limit: int) -> answers.History:
         """Return a page of an account's final transactions, newest first."""
         key = self.key_of(address)
+        self._wait_indexed(self._store.finalized.height if before is None else (before - 1) >> 32)
         read = self._settled(lambda: self.service.views.read(key, "finalized"))
         entries: list[answers.HistoryEntry] = []
         following = None
@@ -195,11 +199,12 @@ class Queries:
         """Return where a transaction is. Raises QueryError if nobody knows it."""
         name = _hash_of(text)
         pause = Event()
+        lacking = self._lacking()
         for _ in range(SETTLE_ATTEMPTS):
             found = self._find(name)
             if found is not None:
                 break
-            waiting = self._from_pool(name)
+            waiting = self._from_pool(name, lacking)
             if waiting is not None:
                 if is_proven:
                     raise _not_included()
@@ -274,11 +279,37 @@ class Queries:
 
     # Below
 
-    def _from_pool(self, name: bytes) -> answers.TransactionAnswer | None:
-        """Return what the pool knows of a transaction, None if a block has it; or QueryError."""
+    def _lacking(self) -> str:
+        """Name final heights whose transactions neither memory nor index knows; empty: none."""
+        recent = self.service.views.recent_heights()
+        for first, last in self._store.unindexed():
+            if last - first >= len(recent) or not recent.issuperset(range(first, last + 1)):
+                return f"{first} to {last}"
+        return ""
+
+    def _wait_indexed(self, height: int) -> None:
+        """Wait until all final blocks up to a height are in the index. Raises QueryError."""
+        pause = Event()
+        for _ in range(INDEX_ATTEMPTS):
+            spans = [span for span in self._store.unindexed() if span[0] <= height]
+            if not spans:
+                return
+            first, last = spans[0]
+            if last - first >= BLOCKS_MAX:
+                break
+            pause.wait(seconds(SETTLE_PAUSE_MS))
+        raise _not_indexed(f"{first} to {last}")
+
+    def _from_pool(self, name: bytes, lacking: str) -> answers.TransactionAnswer | None:
+        """Return what the pool knows of a transaction, None if a block has it; or QueryError.
+
+        lacking: final heights that may have it all the same, whatever the pool says of it.
+        """
         found = self.service.status_of(name)
         if found.status in (PoolStatus.INCLUDED, PoolStatus.FINALIZED):
             return None
+        if lacking and found.status is not PoolStatus.PENDING:
+            raise _not_indexed(lacking)
         state = POOL_STATES.get(found.status)
         if state is None:
             raise not_found(
@@ -432,6 +463,10 @@ def _hash_of(text: str) -> bytes:
             "query.hash", "a hash is 64 hex digits", "copy the whole hash, without spaces"
         )
     return bytes.fromhex(digits)
+
+
+def _not_indexed(heights: str) -> QueryError:
+    return busy(f"the final blocks {heights} are not in the index yet, so that this is not known")
 
 
 def _not_included() -> QueryError:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine import recent_blocks
 from engine.columns import COLUMN_TABLE, from_records
 from engine.pool_rules import PoolReason
 from engine.queries.submission import ARROW, ONE_BYTES_MAX, RECORDS, arrow_schema
@@ -102,6 +103,44 @@ def test_a_transaction_on_its_way(node: Node, address: Address) -> None:
     assert receipt == found["receipt"]
     assert receipt["block"] == {"height": 1, "hash": block.hash.hex()}
     assert (receipt["status"], receipt["fee_charged"]) == ("SUCCESS", "1")
+
+
+def test_what_is_final_is_never_unknown_while_the_index_is_behind(
+    node: Node, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A final transaction is found, or the question is put off: nobody is told to send it again."""
+    monkeypatch.setattr(recent_blocks, "BLOCKS_MAX", 1)
+    first = node.home.maker.transaction(0, 0, key_pair(1)[0])
+    name = oracle.transaction_hash(first).hex()
+    path = f"/v1/accounts/{address(key_pair(1)[0])}/transactions"
+    with node.home.service._indexer.mutex:
+        node.add(transactions=[first])
+        node.add()
+        node.add()
+        late = node.get(f"/v1/transactions/{name}", 503)
+        assert (late["code"], "1 to 3" in late["what"]) == ("query.busy", True)
+        assert node.get(f"/v1/receipts/{name}", 503)["code"] == "query.busy"
+        assert node.get(f"/v1/transactions/{'ab' * 32}", 503)["code"] == "query.busy"
+        again = node.http.post("/v1/transactions", json=fields_of(first, address))
+        assert again.json()["code"] == "transaction.nonce_used"
+        assert node.get(f"/v1/transactions/{name}", 503)["code"] == "query.busy"
+        assert node.get(path, 503)["code"] == "query.busy"
+        assert node.get(path, before=1 << 32)["transactions"] == []
+    node.home.service.wait_indexed()
+    assert node.get(f"/v1/transactions/{name}")["state"] == "finalized"
+    assert node.get(f"/v1/transactions/{'ab' * 32}", 404)["code"] == "transaction.unknown"
+    assert node.get(path)["transactions"][-1]["hash"] == name
+
+
+def test_the_newest_blocks_are_known_before_they_are_indexed(node: Node) -> None:
+    """Blocks that wait for the index keep no answer waiting: their transactions are remembered."""
+    with node.home.service._indexer.mutex:
+        blocks = [node.add() for _ in range(3)]
+        for block in blocks:
+            for transaction in transactions_of(block):
+                name = oracle.transaction_hash(transaction).hex()
+                assert node.get(f"/v1/transactions/{name}")["state"] == "finalized"
+        assert node.get(f"/v1/transactions/{'ab' * 32}", 404)["code"] == "transaction.unknown"
 
 
 def test_history_is_paged_newest_first(node: Node, address: Address) -> None:
