@@ -18,6 +18,7 @@ from engine.verdicts import FinalizedBlock
 from engine_api.checks import U64_MAX, check_range
 from engine_api.protocol import Deadline
 from engine_api.types import BuiltPayload, PayloadRequest
+from kernels.layout import NO_SLOT
 
 ATTEMPTS = 4
 """Builds that are tried, each without what the one before was refused for; then an empty one."""
@@ -61,7 +62,8 @@ class PayloadBuilder:
             transactions=request.limits.transactions,
             objects=request.limits.objects,
         )
-        for _ in range(ATTEMPTS):
+        attempts = ATTEMPTS if self._can_take_fees(bytes(request.attributes.fee_recipient)) else 0
+        for _ in range(attempts):
             payload = self._choose(request.height, limits)
             deadline.check("the payload was executed")
             try:
@@ -101,6 +103,13 @@ class PayloadBuilder:
             statuses=history.statuses,
             parties=Parties(np.repeat(lane_senders, np.diff(batch.lane_offsets)), recipients),
         )
+
+    def _can_take_fees(self, fee_recipient: bytes) -> bool:
+        """Say whether the fee recipient has an account, or may get one where the state stands."""
+        state = self._executor.chain.state
+        key = np.frombuffer(fee_recipient, np.uint8).reshape(1, -1)
+        has_account = int(state.accounts.lookup(key)[0]) != NO_SLOT
+        return has_account or state.count < self._executor.rules.accounts_max
 
     def _choose(self, height: int, limits: PayloadLimits) -> bytes:
         """Return the payload of what will succeed on the state as it stands."""

@@ -5,13 +5,15 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from engine import executor
+from engine import confirm, executor
 from engine.events import BlockExecuted, Stopped
+from engine.state import State
 from engine.store.config import StoreConfig
 from engine_api.protocol import NEVER, Deadline
 from engine_api.types import (
@@ -26,7 +28,7 @@ from engine_api.types import (
     Verdict,
 )
 from spec import oracle
-from tests.engine.homes import FEE_RECIPIENT, Home
+from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home, Maker, key_pair, small_genesis
 from tests.engine_api.toy import Block
 
 WAIT_S = 30
@@ -118,6 +120,33 @@ def test_an_own_build_is_executed_once(home: Home) -> None:
     assert home.service.get_status().finalized.hash == expected.hash
     child = home.maker.block(expected, 1)
     assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
+
+
+def test_a_full_chain_without_an_account_for_fees_gets_an_empty_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fees cannot create the last account: an empty payload at once, and no copy of the state."""
+    home = Home(tmp_path / "home", Maker(small_genesis(SENDERS, accounts_max=SENDERS)))
+    copied: list[State] = []
+    copy_of = confirm.StateCopy.of
+
+    def copy(state: State) -> confirm.StateCopy:
+        copied.append(state)
+        return copy_of(state)
+
+    monkeypatch.setattr(confirm.StateCopy, "of", copy)
+    record = home.maker.transaction(0, 0, key_pair(1)[0])
+    assert home.service.submit(oracle.encode_transaction(record)).results == b"\x01"
+    built = home.service.get_payload(request(home)).built
+    assert built is not None
+    assert (built.transaction_count, copied) == (0, [])
+    paid = replace(request(home), attributes=Attributes(
+        timestamp_ms=1_500, fee_recipient=key_pair(2)[0]
+    ))  # fmt: skip
+    built = home.service.get_payload(paid).built
+    assert built is not None
+    assert (built.transaction_count, copied) == (1, [])
+    home.close()
 
 
 def test_another_time_or_recipient_is_another_build(home: Home) -> None:
