@@ -52,7 +52,7 @@ def read_bytes(url: str, path: str) -> bytes:
         connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read(ANSWER_BYTES_MAX + 1)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise _failed(url, str(error) or type(error).__name__) from error
     finally:
         connection.close()

@@ -5,6 +5,7 @@ alone: which chain this is. Whoever knows the genesis hash compares it, or gives
 Its peers are the other node and that one's peers, for blocks and payloads; it has no votes.
 """
 
+import re
 import secrets
 import tempfile
 from http import HTTPStatus
@@ -15,7 +16,7 @@ import msgspec
 
 from consensus.chain_file import parse_chain
 from consensus.client import ANSWER_BYTES_MAX, ClientError, read_bytes, read_page
-from consensus.config import LAYERS, PEERS_MAX, Peer
+from consensus.config import LAYERS, PEERS_MAX, Peer, load_config
 from consensus.home import (
     ACCOUNTS_SUFFIX,
     GENESIS_NAME,
@@ -28,7 +29,7 @@ from consensus.home import (
 )
 from runtime.keypair import SEED_BYTES
 from runtime.pages import Page, text_page
-from runtime.settings import toml_table
+from runtime.settings import FILE_NAME, ConfigError, toml_table
 from runtime.urls import NodeUrl
 
 FREE_PORT = "tcp://127.0.0.1:0"
@@ -36,6 +37,8 @@ FREE_HTTP = "127.0.0.1:0"
 GENESIS_PREFIX = "/genesis/"
 GENESIS_FILES_MAX = 2
 BYTES_TYPE = "application/octet-stream"
+_FILE_NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,127}")
+"""of another node's files, as they are written here"""
 
 
 def genesis_page(home: Home, name: str) -> Page:
@@ -54,8 +57,9 @@ def make_follower(home: Home, url: str, genesis: Path | None) -> str:
     genesis: its file, if it is at hand, else the node is asked for it. Raises ExplainedError.
     """
     theirs = parse_chain(msgspec.json.encode(read_page(url, "/chain")), f"{url}/chain")
-    peers = _peers(url)
+    settings = _settings(_peers(url))
     with tempfile.TemporaryDirectory(prefix="tos-follow-") as folder:
+        _check_settings(url, settings, Path(folder))
         file = _download(url, Path(folder)) if genesis is None else genesis
         chain = describe_genesis(file)
         if parse_chain(chain, str(file)).genesis_hash != theirs.genesis_hash:
@@ -75,7 +79,7 @@ def make_follower(home: Home, url: str, genesis: Path | None) -> str:
                 seed=secrets.token_bytes(SEED_BYTES),
                 password=None,
                 observer_since_ms=None,
-                settings=_settings(peers),
+                settings=settings,
                 executor_settings={"http_address": FREE_HTTP, "query_address": FREE_HTTP},
             ),
         )
@@ -97,6 +101,17 @@ def _settings(peers: list[Peer]) -> str:
         for peer in peers
     )
     return template + "".join(f"\n{table}" for table in tables)
+
+
+def _check_settings(url: str, settings: str, folder: Path) -> None:
+    """Raise ClientError unless a node could start with these: else its home is made in vain."""
+    file = folder.joinpath(FILE_NAME)
+    file.write_text(settings)
+    try:
+        load_config(folder, environment={}, flags={})
+    except ConfigError as error:
+        raise _bad_answer(url, f"with its peers, {error.what}: {error.why}") from error
+    file.unlink()
 
 
 def _peers(url: str) -> list[Peer]:
@@ -127,7 +142,7 @@ def _download(url: str, folder: Path) -> Path:
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise _bad_answer(url, "the names of its genesis files are no list of texts")
     for name in names[:GENESIS_FILES_MAX]:
-        if "/" not in name and (name == GENESIS_NAME or name.endswith(ACCOUNTS_SUFFIX)):
+        if _FILE_NAME.fullmatch(name) and (name == GENESIS_NAME or name.endswith(ACCOUNTS_SUFFIX)):
             folder.joinpath(name).write_bytes(read_bytes(url, f"{GENESIS_PREFIX}{name}"))
     return folder.joinpath(GENESIS_NAME)
 

@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from consensus.chain_file import CHAIN_NAME, ChainFile, parse_chain, read_chain
 from consensus.core.journal import empty_journal, observer_journal
 from consensus.journal import JournalDamaged, create_journal, read_journal
@@ -258,13 +260,20 @@ def _orphan(path: Path, why: str) -> HomeError:
     )
 
 
+class _GenesisFile(msgspec.Struct):
+    """What a copy has to know of a genesis; its executor has read all of it before."""
+
+    accounts_file: str | None = None
+
+
 def _copy_genesis(source: Path, target: Path) -> None:
-    """Copy genesis and the accounts file beside it, if there is one."""
+    """Copy genesis and the accounts file beside it that it names, if it names one."""
     if source.resolve() == target.resolve():
         return
-    accounts = source.with_name(f"{source.stem}{ACCOUNTS_SUFFIX}")
-    if accounts.exists():
-        shutil.copyfile(accounts, target.with_name(accounts.name))
+    path = Path(msgspec.json.decode(source.read_bytes(), type=_GenesisFile).accounts_file or "")
+    # Only such a name is shown to those who follow, so that no other file ever is.
+    if path.name.endswith(ACCOUNTS_SUFFIX) and path == Path(path.name):
+        shutil.copyfile(source.with_name(path.name), target.with_name(path.name))
     shutil.copyfile(source, target)
 
 

@@ -21,7 +21,8 @@ from msgspec import Meta
 from runtime.errors import ExplainedError
 
 FILE_NAME = "node.toml"
-FILE_BYTES_MAX = 2**16
+FILE_BYTES_MAX = 2**20
+"""as a table for each of 1,024 peers takes, with long names of hosts"""
 NEARNESS = 85
 """percent of likeness from which an unknown variable counts as one of ours, misspelt"""
 INTEGER_MAX = 2**63 - 1

@@ -9,12 +9,13 @@ import pytest
 
 from consensus.cli.options import read_config
 from consensus.client import ClientError
+from consensus.core.types import VALIDATOR_COUNT_MAX
 from consensus.following import GENESIS_PREFIX, genesis_page, make_follower
 from consensus.home import Home, HomeError
 from consensus.new_network import NetworkPlan, new_network
 from runtime.pages import PageServer
 
-Serve = Callable[[dict[str, Any]], str]
+Serve = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,8 @@ def serve(member: dict[str, Any]) -> Iterator[Serve]:
     """Return a way to serve the pages that a follower reads, some of them changed."""
     servers = []
 
-    def one(changes: dict[str, Any]) -> str:
-        home = Home(folder=Path(member["home"]))
+    def one(changes: dict[str, Any], of: Home | None = None) -> str:
+        home = of or Home(folder=Path(member["home"]))
         peer = {"key": "cd" * 32, "votes": "tcp://127.0.0.1:1", "sync": "tcp://127.0.0.1:2"}
         own = {"key": member["key"], "votes": "tcp://0.0.0.0:3", "sync": "tcp://0.0.0.0:4"}
         values: dict[str, Any] = {
@@ -82,6 +83,42 @@ def test_a_follower_is_made_of_what_a_node_tells(
     assert home.genesis_names() == ["genesis.json", "genesis-accounts.arrow"]
 
 
+def test_a_follower_can_be_followed_whatever_the_genesis_is_called(
+    tmp_path: Path, member: dict[str, Any], serve: Serve
+) -> None:
+    """The accounts file keeps the name that the genesis has for it, from home to home."""
+    own = Home(folder=Path(member["home"]))
+    document = json.loads(own.genesis.read_text()) | {"accounts_file": "mine-accounts.arrow"}
+    genesis = tmp_path / "mine.json"
+    genesis.write_text(json.dumps(document))
+    accounts = own.folder.joinpath("genesis-accounts.arrow").read_bytes()
+    genesis.with_name("mine-accounts.arrow").write_bytes(accounts)
+    homes = [Home(folder=tmp_path / name) for name in ("first", "second")]
+    make_follower(homes[0], serve({}), genesis)
+    prefix = {"/genesis": homes[0].genesis_names()}
+    make_follower(homes[1], serve(prefix, homes[0]), None)
+    for home in homes:
+        assert home.genesis_names() == ["genesis.json", "mine-accounts.arrow"]
+        assert home.folder.joinpath("mine-accounts.arrow").read_bytes() == accounts
+
+
+def test_as_many_peers_as_a_set_has_members(tmp_path: Path, serve: Serve) -> None:
+    """The settings of a home that knows a thousand validators can be read again."""
+    peers = [
+        {
+            "key": f"{number:064x}",
+            "votes": f"tcp://validator-{number}.example.org:9000",
+            "sync": f"tcp://validator-{number}.example.org:9001",
+            "payloads": f"tcp://validator-{number}.example.org:9002",
+            "name": f"validator-{number}",
+        }
+        for number in range(VALIDATOR_COUNT_MAX)
+    ]
+    make_follower(Home(folder=tmp_path), serve({"/peers": peers}), None)
+    settings = read_config(tmp_path, None, {}).settings
+    assert len(settings.peers) == VALIDATOR_COUNT_MAX
+
+
 def test_only_files_of_the_genesis_are_shown(member: dict[str, Any]) -> None:
     """Neither a key nor a journal leaves by these pages."""
     home = Home(folder=Path(member["home"]))
@@ -112,6 +149,13 @@ def test_a_node_of_another_chain_is_refused(
         {"/peers": {"a": 1}},
         {"/genesis": "genesis.json"},
         {"/genesis": ["../journal", "journal"]},
+        {"/genesis": ["genesis.json", "\u00e9-accounts.arrow"]},
+        {"/genesis": ["genesis.json", "a\r\nb-accounts.arrow"]},
+        {"/genesis": ["genesis.json", "a\0-accounts.arrow"]},
+        {"/genesis": ["genesis.json", "a" * 300 + "-accounts.arrow"]},
+        {"/peers": [{"key": "ab" * 32, "sync": "ipc:///tmp/socket"}]},
+        {"/peers": [{"key": "ab" * 32, "sync": "tcp://127.0.0.1:2"}] * 2},
+        {"/peers": [{"key": "ab" * 32, "name": "x" * 4_096}] * 1_024},
     ],
 )
 def test_answers_that_are_none_make_no_home(

@@ -55,7 +55,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(tmp_path: P
         ("device = 'tpu'", "config.value", ["device", "auto, cpu, gpu"]),
         ("keep_blocks = ", "config.syntax", ["Invalid value"]),
         ("keep_blocks = 1\nkeep_blocks = 2", "config.syntax", ["overwrite"]),
-        ("#" * (FILE_BYTES_MAX + 1), "config.size", ["65536"]),
+        ("#" * (FILE_BYTES_MAX + 1), "config.size", [str(FILE_BYTES_MAX)]),
     ],
 )
 def test_a_bad_file_is_explained(tmp_path: Path, text: str, code: str, words: list[str]) -> None:
