@@ -155,6 +155,10 @@ class Transfer:
         entry: Entry | None = None
         if found is not None and found[0].commitment == commitment:
             entry = self._keep(*found, Standing.CACHED, now_ms)
+        elif found is not None:  # a block's hash binds its commitment: no header says such a pair
+            for asker in dict.fromkeys(asker for asker, _ in reading.askers):
+                self._ban(asker, "GET of a block with another payload")
+            reading.askers.clear()
         if entry is None:
             for asker, _ in reading.askers:
                 self._send(asker, frames.encode_missing(commitment))

@@ -21,7 +21,7 @@ from consensus.payloads.limits import (
     WINDOW_CHUNKS_MAX,
     MemoryLimits,
 )
-from consensus.payloads.outputs import Read
+from consensus.payloads.outputs import Ban, Read, SendFrame
 from tests.consensus.payloads import net as nets
 from tests.consensus.payloads.net import Forge, Net
 
@@ -374,13 +374,14 @@ def test_what_a_liar_pushed_goes_with_it(rng: np.random.Generator) -> None:
 
 
 def test_another_payload_of_the_executor_is_not_served(rng: np.random.Generator) -> None:
-    """A GET with the block of one payload and the commitment of another is MISSING."""
+    """A GET with the block of one payload and the commitment of another gets nothing."""
     net = Net(rng, host_count=2, memory=MEMORY)
     wanted = tree_of(b"w" * 100).commitment
     net.host(0).executor[nets.block_hash_of(wanted)] = b"v" * 100
     net.fetch(1, wanted, 100, (0,))
-    assert net.run(lambda: bool(net.host(1).failed), 1_000)
+    assert net.run(lambda: bool(net.host(1).failed), 4_000)
     assert not net.host(1).banned
+    assert net.keys[1] in net.host(0).banned
     assert net.host(0).core.gauges()["payloads"] == 0
 
 
@@ -409,6 +410,26 @@ def test_readings_are_bounded_per_peer_and_together(rng: np.random.Generator) ->
             assert core.gauges()["readings"] == READS_PER_PEER_MAX
     reads = [output for output in core.take_outputs() if isinstance(output, Read)]
     assert len(reads) == READS_MAX
+
+
+def test_who_names_a_block_with_another_payload_is_banned(rng: np.random.Generator) -> None:
+    """A block's hash binds its payload: a wrong pair costs the executor one reading."""
+    net = Net(rng, host_count=4, memory=MEMORY)
+    core, payload = net.host(0).core, rng.bytes(2 * CHUNK_BYTES)
+    tree = tree_of(payload)
+    wrong = question(tree.commitment[:31] + b"?", len(payload))
+    for peer in net.keys[1:3]:
+        core.receive(peer, wrong, net.now_ms)
+    [read] = [output for output in core.take_outputs() if isinstance(output, Read)]
+    core.stored(read.block_hash, read.commitment, (tree, payload), net.now_ms)
+    outputs = core.take_outputs()
+    assert [output.peer for output in outputs if isinstance(output, Ban)] == net.keys[1:3]
+    assert not [output for output in outputs if isinstance(output, SendFrame)]
+    core.receive(net.keys[3], question(b"n" * 32, len(payload)), net.now_ms)
+    [read] = [output for output in core.take_outputs() if isinstance(output, Read)]
+    core.stored(read.block_hash, read.commitment, None, net.now_ms)
+    [output] = core.take_outputs()
+    assert isinstance(output, SendFrame)
 
 
 def test_what_one_peer_gets_is_bounded(rng: np.random.Generator) -> None:
