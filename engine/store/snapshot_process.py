@@ -18,6 +18,7 @@ import msgspec
 from engine.genesis import Genesis
 from engine.state import State
 from engine.store.blocks import PAYLOAD_START
+from engine.store.errors import StoreDamaged
 from engine.store.genesis_copy import read_genesis
 from engine.store.history import HistoryError, decode_history
 from engine.store.rows_check import child_environment
@@ -70,6 +71,8 @@ class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
     done: int = 0
     total: int = 0
     error: str = ""
+    is_base_damaged: bool = False
+    """failed because of the snapshot that it was to start from"""
 
 
 class SnapshotTask:
@@ -78,6 +81,8 @@ class SnapshotTask:
     def __init__(self, job: SnapshotJob) -> None:
         """Start the child."""
         self.height = job.height
+        self.base = job.base
+        """path of the snapshot that it starts from, or empty"""
         self._latest = SnapshotReport(stage="start", total=len(job.deltas))
         self._child = subprocess.Popen(
             [sys.executable, "-m", "engine.store.snapshot_process"],
@@ -189,7 +194,14 @@ def main(source: IO[bytes], target: IO[bytes]) -> int:
     try:
         make_snapshot(job, progress)
     except (ExplainedError, HistoryError, OSError, MemoryError) as error:
-        tell(SnapshotReport(stage="failed", error=f"{type(error).__name__}: {error}"))
+        is_of_base = isinstance(error, StoreDamaged) and error.where.startswith(job.base)
+        tell(
+            SnapshotReport(
+                stage="failed",
+                error=f"{type(error).__name__}: {error}",
+                is_base_damaged=bool(job.base) and is_of_base,
+            )
+        )
         return 1
     tell(SnapshotReport(stage="done", done=1, total=1))
     return 0

@@ -76,7 +76,7 @@ class Snapshots:
             try:
                 self._known.append(read_head(path, self._genesis_hash))
             except StoreDamaged as error:
-                self._discard(path, error)
+                self.discard(path, str(error))
 
     def deltas_needed_from(self) -> int:
         """Return the least height whose delta is still needed: after the oldest kept snapshot."""
@@ -127,7 +127,7 @@ class Snapshots:
             except StoreDamaged as error:
                 self.notices.append(f"cannot start from height {base}: {error}")
                 if snapshot is not None and error.where.startswith(str(snapshot.path)):
-                    self._discard(snapshot.path, error)
+                    self.discard(snapshot.path, str(error))
                 last = error
                 continue
             state = State(
@@ -174,8 +174,9 @@ class Snapshots:
         why = f"the delta of height {height} is not there: it was pruned, or its row is lost"
         return damaged(self._history.folder, 0, why)
 
-    def _discard(self, path: Path, error: StoreDamaged) -> None:
-        self.notices.append(f"removed the snapshot of height {height_of(path)}: {error}")
+    def discard(self, path: Path, why: str) -> None:
+        """Remove a damaged snapshot, and tell why."""
+        self.notices.append(f"removed the snapshot of height {height_of(path)}: {why}")
         path.unlink(missing_ok=True)
         self._known = [item for item in self._known if item.path != path]
 

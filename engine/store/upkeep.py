@@ -6,6 +6,7 @@ Spec: spec/storage.md#disk-use.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 from engine.store.config import StoreConfig
 from engine.store.disk import DiskUse, check_room
@@ -105,6 +106,8 @@ class Upkeep:
         self._snapshots.refresh()
         if report.stage != "done":
             self.notices.append(f"no snapshot of height {task.height}: {report.error}")
+            if report.is_base_damaged:
+                self._snapshots.discard(Path(task.base), "its bytes have changed since it was made")
             return False
         return True
 

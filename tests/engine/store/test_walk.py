@@ -188,6 +188,33 @@ def test_a_snapshot_process_that_ends(
         assert store.load_state(backend).base_height == 1
 
 
+def test_a_snapshot_is_never_made_of_a_damaged_one_again(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator
+) -> None:
+    """What spoils while the home is open is removed by the first job that reads it, and told."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        for height in range(1, 7):
+            made = maker.block(rng)
+            store_block(store, made)
+            store.finalize([made.final], made.block_hash)
+            if height in (2, 4):
+                store.upkeep.start_snapshot(store.finalized)
+                assert store.upkeep.collect_snapshot(is_waiting=True)
+        newest, older = list_snapshots(tmp_path / "home" / "snapshots")
+        data = bytearray(newest.read_bytes())
+        data[-20] ^= 1
+        newest.write_bytes(data)
+        store.upkeep.start_snapshot(store.finalized)
+        assert not store.upkeep.collect_snapshot(is_waiting=True)
+        told = store.take_notices()
+        assert any("removed the snapshot of height 4" in text for text in told)
+        assert list_snapshots(tmp_path / "home" / "snapshots") == [older]
+        store.upkeep.start_snapshot(store.finalized)
+        assert store.upkeep.collect_snapshot(is_waiting=True), store.take_notices()
+        assert store.load_state(backend).base_height == 6
+
+
 def test_damage_that_stands_alone(
     tmp_path: Path, backend: Backend, rng: np.random.Generator
 ) -> None:
