@@ -42,7 +42,7 @@ class Disks:
         """W3: put the journal aside and begin an observer's."""
         path = self.journal.path
         self.journal.close()
-        self.journal, notice = _begin_anew(path, why, wall_ms)
+        self.journal, notice = _begin_anew(path, why, _mark_ms(self.store, wall_ms))
         self.notices.append(notice)
 
     def close(self) -> None:
@@ -59,28 +59,38 @@ def open_disks(folder: Path, *, genesis_hash: Hash32, has_key: bool, wall_ms: in
     store = Store(folder / STORE_NAME, genesis_hash)
     path = folder / JOURNAL_NAME
     notices: list[str] = []
+    since_ms = _mark_ms(store, wall_ms)
     try:
         journal = Journal(path)
     except FileNotFoundError:
         if has_key:
-            journal, notice = _begin_anew(path, "there is no journal", wall_ms)
+            journal, notice = _begin_anew(path, "there is no journal", since_ms)
             notices.append(notice)
         else:
             create_journal(path, empty_journal())
             journal = Journal(path)
     except JournalDamaged as error:
-        journal, notice = _begin_anew(path, str(error), wall_ms)
+        journal, notice = _begin_anew(path, str(error), since_ms)
         notices.append(notice)
     if journal.torn_bytes:
         notices.append(f"{path}: dropped {journal.torn_bytes} bytes of a write that was cut off")
     return Disks(journal=journal, store=store, notices=notices)
 
 
-def _begin_anew(path: Path, why: str, wall_ms: int) -> tuple[Journal, str]:
+def _mark_ms(store: Store, wall_ms: int) -> int:
+    """W3: return the time of a mark: the chain's where the clock of this machine is behind it.
+
+    Otherwise boundaries that were final long ago would be later than the mark.
+    """
+    top = store.top()
+    return wall_ms if top is None else max(wall_ms, top.header.timestamp_ms)
+
+
+def _begin_anew(path: Path, why: str, since_ms: int) -> tuple[Journal, str]:
     """Write an observer's journal durably; return it and what to tell people."""
     if path.exists():
         _put_aside(path)
-    create_journal(path, observer_journal(wall_ms))
+    create_journal(path, observer_journal(since_ms))
     notice = (
         f"{why}: this node may have signed what it does not know of, so it observes and does not "
         "vote until two boundaries of epochs are final that are later than now"

@@ -301,9 +301,10 @@ class State:
         known_from = max(self.last_final_view, self.cut_view, self.given_up_view)
         if self.observer_since_ms is not None or view <= known_from:
             return
-        self.observer_since_ms = self.wall_ms
+        # The chain's time where the own clock is behind it: else boundaries of the past would do.
+        self.observer_since_ms = max(self.wall_ms, self.final.timestamp_ms)
         self.observer_boundaries = 0
-        self.outbox.record(journal.observer_record(self.wall_ms))
+        self.outbox.record(journal.observer_record(self.observer_since_ms))
         why = f"the journal lacks the own {kind.name} of view {view}, epoch {self.epoch.number}"
         self.alarm(AlarmCode.LOST_SIGNATURE, why)
 

@@ -266,6 +266,20 @@ def test_a_lost_signature_makes_an_observer() -> None:
     assert restarted(lone).replica.is_observer
 
 
+def test_a_mark_is_not_before_the_last_final_block() -> None:
+    """W3: a clock that was set back would let boundaries of the past end the observation."""
+    lone = follower()
+    header = lone.header(1, timestamp_ms=WALL_MS + 4_000)
+    propose = lone.propose(1, header, 0)
+    lone.hear(propose, lone.leader(1))
+    lone.hear(lone.certificate(FINALIZE, 1, propose.proposal))
+    assert lone.replica.final_height == 1
+    lone.hear(lone.vote(NOTARIZE, 2, Hash32(b"p" * 32), lone.own))
+    assert lone.replica.is_observer
+    since_ms = journal.replay(tuple(lone.disk.journal)).observer_since_ms
+    assert since_ms == header.timestamp_ms
+
+
 def test_a_forged_loss_is_ignored() -> None:
     """W3: only a valid signature is proof."""
     lone = follower()

@@ -62,6 +62,22 @@ def test_a_missing_journal_makes_an_observer_for_good(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_clock_that_is_behind_makes_no_early_mark(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """W3: the mark is not before the last final block, whatever the clock of the machine says."""
+    block = make_block(rng, 2_000, 0, is_certified=True)
+    assert block.header.timestamp_ms > WALL_MS
+    store = Store(tmp_path / STORE_NAME, GENESIS)
+    store.put([Persist(finalized=(block,))])
+    store.close()
+    disks = open_home(tmp_path)
+    assert disks.boot().journal == observer_journal(block.header.timestamp_ms)
+    disks.become_observer("votes of another key", WALL_MS)
+    assert disks.boot().journal == observer_journal(block.header.timestamp_ms)
+    disks.close()
+
+
 def test_a_follower_needs_no_journal(tmp_path: Path) -> None:
     """Without a key nothing was signed: an empty journal is made, and nobody observes."""
     disks = open_home(tmp_path, has_key=False)
