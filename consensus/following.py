@@ -115,7 +115,7 @@ def _check_settings(url: str, settings: str, folder: Path) -> None:
 
 
 def _peers(url: str) -> list[Peer]:
-    """Return the node itself and its peers; raises ClientError for an answer that is no list."""
+    """Return the node itself and its peers, each key once; raises ClientError for no such list."""
     found: Any = read_page(url, "/peers")
     try:
         peers = msgspec.convert(found, list[Peer], strict=True)
@@ -124,6 +124,9 @@ def _peers(url: str) -> list[Peer]:
     if not 1 <= len(peers) <= PEERS_MAX:
         raise _bad_answer(url, f"{len(peers)} peers are not 1 to {PEERS_MAX}")
     host = NodeUrl.of(url).host
+    # The node comes first and may list itself among its peers once more.
+    first = {peer.key: peer for peer in reversed(peers)}
+    peers = [first[key] for key in dict.fromkeys(peer.key for peer in peers)]
     return [_reachable(peer, f"[{host}]" if ":" in host else host) for peer in peers]
 
 

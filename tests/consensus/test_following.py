@@ -102,6 +102,17 @@ def test_a_follower_can_be_followed_whatever_the_genesis_is_called(
         assert home.folder.joinpath("mine-accounts.arrow").read_bytes() == accounts
 
 
+def test_a_node_that_lists_itself_is_one_peer(
+    tmp_path: Path, member: dict[str, Any], serve: Serve
+) -> None:
+    """All nodes of a network may have the same list; of equal keys the first is taken."""
+    own = {"key": member["key"], "sync": "tcp://0.0.0.0:4"}
+    again = own | {"sync": "tcp://127.0.0.9:5"}
+    make_follower(Home(folder=tmp_path), serve({"/peers": [own, again]}), None)
+    settings = read_config(tmp_path, None, {}).settings
+    assert [peer.sync for peer in settings.peers] == ["tcp://127.0.0.1:4"]
+
+
 def test_as_many_peers_as_a_set_has_members(tmp_path: Path, serve: Serve) -> None:
     """The settings of a home that knows a thousand validators can be read again."""
     peers = [
@@ -154,8 +165,7 @@ def test_a_node_of_another_chain_is_refused(
         {"/genesis": ["genesis.json", "a\0-accounts.arrow"]},
         {"/genesis": ["genesis.json", "a" * 300 + "-accounts.arrow"]},
         {"/peers": [{"key": "ab" * 32, "sync": "ipc:///tmp/socket"}]},
-        {"/peers": [{"key": "ab" * 32, "sync": "tcp://127.0.0.1:2"}] * 2},
-        {"/peers": [{"key": "ab" * 32, "name": "x" * 4_096}] * 1_024},
+        {"/peers": [{"key": f"{n:064x}", "name": "x" * 4_096} for n in range(1_024)]},
     ],
 )
 def test_answers_that_are_none_make_no_home(
