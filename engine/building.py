@@ -9,10 +9,12 @@ from engine import confirm
 from engine.codec import PayloadLimits, decode_payload, encode_payload, payload_commitment
 from engine.columns import empty, take
 from engine.errors import InvalidPayload
+from engine.events import Notice
 from engine.executor import Executor
 from engine.own_builds import OwnBuild, key_of_request
 from engine.pool_keeper import PoolKeeper
 from engine.pool_selection import select
+from engine.store.errors import StoreDamaged
 from engine.transition import Outcome, Parties, StageTimer, execute_payload
 from engine.verdicts import FinalizedBlock
 from engine_api.checks import U64_MAX, check_range
@@ -82,13 +84,20 @@ class PayloadBuilder:
         self._keeper.quarantine(self._executor.serial.hash_transactions(column).tobytes())
 
     def finalized_from_disk(self, height: int) -> FinalizedBlock | None:
-        """Return what the indexes need of a finalized block, or None where it is pruned."""
+        """Return what the indexes need of a finalized block, or None where it is pruned.
+
+        A block that the disk has spoiled is told, and is one without transactions to the indexes.
+        """
         executor = self._executor
         stored = executor.store.block_at(height)
         if stored is None:
             return None
-        payload = executor.store.payload(stored.block_hash)
-        history = executor.store.history(stored.block_hash)
+        try:
+            payload = executor.store.payload(stored.block_hash)
+            history = executor.store.history(stored.block_hash)
+        except StoreDamaged as error:
+            executor.tell(Notice(text=f"the block at height {height} is not indexed: {error}"))
+            return _nothing_of(height)
         if payload is None or history is None:
             return None
         batch = decode_payload(payload, executor.limits)
@@ -157,3 +166,14 @@ class PayloadBuilder:
         executor.disable_path(f"it refused an own build that is VALID: {refusal}")
         self._executor.ensure(request.parent_hash)
         executor.chain.switch(request.parent_hash)
+
+
+def _nothing_of(height: int) -> FinalizedBlock:
+    """Return a finalized block of which nothing is known."""
+    nobody = np.empty(0, np.uint32)
+    return FinalizedBlock(
+        height=height,
+        hashes=np.empty((0, 32), np.uint8),
+        statuses=np.empty(0, np.uint8),
+        parties=Parties(nobody, nobody),
+    )

@@ -93,7 +93,8 @@ class Executor:
         self.degraded = ""
         self.moved: Callable[[Node], None] | None = None
         """is told the head while the state stands on it, before blocks beside it are abandoned"""
-        self._report = report
+        self.tell = report
+        """lets a person know"""
         self._clock_ns = clock_ns
         genesis: Genesis = store.genesis
         self.chain_id = genesis.chain_id
@@ -162,7 +163,7 @@ class Executor:
         deadline.check("execution")
         found = self._accept(parent, fields, header, held, own, timer)
         if isinstance(found, Judged) and found.verdict is Verdict.VALID:
-            self._report(
+            self.tell(
                 BlockExecuted(
                     height=fields.height,
                     block_hash=name,
@@ -334,7 +335,7 @@ class Executor:
         self._commitments = {
             commitment: name for commitment, name in self._commitments.items() if name in self.chain
         }
-        self._report(
+        self.tell(
             Finalized(
                 height=highest.height,
                 block_hash=highest.block_hash,
@@ -393,7 +394,7 @@ class Executor:
         if state.state_hash() == position.state_hash:
             self.chain.replace_state(state)
         else:
-            self._report(Notice(text="the resident records are damaged: loading them from disk"))
+            self.tell(Notice(text="the resident records are damaged: loading them from disk"))
             self.chain = open_chain(self.store, self.serial)[0]
             self._commitments = {}
             for stored in self.store.unfinalized():
@@ -402,7 +403,7 @@ class Executor:
                 self.replay(stored.header, payload)
             for name in (self.head, self.safe):
                 assert name in self.chain, "what was followed is stored"
-        self._report(PathDisabled(why=self.degraded))
+        self.tell(PathDisabled(why=self.degraded))
 
 
 def malformed(fields: Header, payload: bytes | memoryview, commitment: bytes | None = None) -> str:

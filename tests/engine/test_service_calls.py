@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 
 from engine import confirm, executor
-from engine.events import BlockExecuted, Stopped
+from engine.events import BlockExecuted, Notice, Stopped
 from engine.state import State
 from engine.store.config import StoreConfig
 from engine_api.protocol import NEVER, Deadline
@@ -33,6 +33,7 @@ from tests.engine_api.toy import Block
 
 WAIT_S = 30
 MAX_DISK_BYTES = 600_000
+LIMITS = oracle.Limits()
 
 
 @pytest.fixture
@@ -335,3 +336,34 @@ def test_indexes_that_were_lost_are_made_again(home: Home) -> None:
     found = home.store.find_transaction(oracle.transaction_hash(lanes[0][0]))
     assert found is not None
     assert tuple(found) == (4, 0)
+
+
+def test_an_old_block_that_is_damaged_is_left_out_of_the_index(home: Home) -> None:
+    """An index that is made again stops at nothing: who looks for those transactions is told."""
+    blocks: list[Block] = []
+    for _ in range(3):
+        blocks.append(home.maker.block(blocks[-1] if blocks else None, 1, 4))
+        home.service.new_payload(blocks[-1].header, blocks[-1].payload)
+        home.service.forkchoice_updated(blocks[-1].hash, blocks[-1].hash, blocks[-1].hash)
+    home.service.wait_indexed()
+    home.close()
+    for name in ("transactions", "accounts"):
+        for path in (home.folder / name).iterdir():
+            path.unlink()
+    [segment] = (home.folder / "blocks").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[data.find(blocks[1].payload) + 200] ^= 1
+    segment.write_bytes(data)
+    home.open()
+    home.service.wait_indexed()
+    assert home.service.failure == ""
+    assert home.store.unindexed() == []
+    names = [
+        oracle.transaction_hash(oracle.decode_payload(bytes(block.payload), LIMITS)[0][0])
+        for block in blocks
+    ]
+    assert [home.store.find_transaction(name) is None for name in names] == [False, True, False]
+    told = [event.text for event in home.events if isinstance(event, Notice)]
+    assert any("height 2" in text and "is not indexed" in text for text in told)
+    child = home.maker.block(blocks[-1], 1, 4)
+    assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
