@@ -64,8 +64,8 @@ class PayloadBuilder:
             transactions=request.limits.transactions,
             objects=request.limits.objects,
         )
-        attempts = ATTEMPTS if self._can_take_fees(bytes(request.attributes.fee_recipient)) else 0
-        for _ in range(attempts):
+        can_pay = self._can_pay(bytes(request.attributes.fee_recipient))
+        for _ in range(ATTEMPTS if can_pay else 0):
             payload = self._choose(request.height, limits)
             deadline.check("the payload was executed")
             try:
@@ -113,12 +113,16 @@ class PayloadBuilder:
             parties=Parties(np.repeat(lane_senders, np.diff(batch.lane_offsets)), recipients),
         )
 
-    def _can_take_fees(self, fee_recipient: bytes) -> bool:
-        """Say whether the fee recipient has an account, or may get one where the state stands."""
+    def _can_pay(self, fee_recipient: bytes) -> bool:
+        """Say whether any transaction can be in a block: its fee, if it has one, needs an account.
+
+        The fee recipient has one, or gets the next where the state stands and there is room.
+        """
         state = self._executor.chain.state
         key = np.frombuffer(fee_recipient, np.uint8).reshape(1, -1)
         has_account = int(state.accounts.lookup(key)[0]) != NO_SLOT
-        return has_account or state.count < self._executor.rules.accounts_max
+        rules = self._executor.rules
+        return not rules.fee_minimum or has_account or state.count < rules.accounts_max
 
     def _choose(self, height: int, limits: PayloadLimits) -> bytes:
         """Return the payload of what will succeed on the state as it stands."""

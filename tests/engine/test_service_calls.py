@@ -15,6 +15,7 @@ from engine import confirm, executor
 from engine.events import BlockExecuted, Notice, Stopped
 from engine.state import State
 from engine.store.config import StoreConfig
+from engine.types import Amount
 from engine_api.protocol import NEVER, Deadline
 from engine_api.types import (
     Attributes,
@@ -147,6 +148,18 @@ def test_a_full_chain_without_an_account_for_fees_gets_an_empty_build(
     built = home.service.get_payload(paid).built
     assert built is not None
     assert (built.transaction_count, copied) == (1, [])
+    home.close()
+
+
+def test_a_full_chain_that_asks_no_fees_goes_on(tmp_path: Path) -> None:
+    """What costs no fee needs no account for it."""
+    genesis = replace(small_genesis(SENDERS, accounts_max=SENDERS), fee_minimum=Amount(0))
+    home = Home(tmp_path / "home", Maker(genesis))
+    record = home.maker.transaction(0, 0, key_pair(1)[0], fee=0)
+    assert home.service.submit(oracle.encode_transaction(record)).results == b"\x01"
+    built = home.service.get_payload(request(home)).built
+    assert built is not None
+    assert built.transaction_count == 1
     home.close()
 
 
