@@ -77,7 +77,10 @@ class Accounts(Protocol):
         recipient_slots: U32,
         rules: Rules,
     ) -> Walk:
-        """Execute the lanes without writing anything."""
+        """Execute the lanes without writing anything.
+
+        What `settle` alone reads may stay on a device: then the lanes' arrays are empty.
+        """
 
     def settle(
         self,

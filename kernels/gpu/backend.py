@@ -262,7 +262,7 @@ class GpuBackend:
         self, columns: Columns, node_key: bytes, absent: bytes
     ) -> tuple[U8, bytes]:
         out = self._launch_transactions(columns)
-        rows = self.device.begin_fetch_beside(out)
+        (rows,) = self.device.begin_fetch_beside(out)
         root = self._list_root_there(out, node_key, absent)  # waits for the rows, too
         return self._remember("transactions", rows, out), root
 

@@ -168,12 +168,14 @@ class Device:
         """Begin what `fetch` does: the array is complete after the next `wait`."""
         return self._begin_fetch(array, self.stream)
 
-    def begin_fetch_beside(self, array: DeviceArray) -> NDArray[Any]:
-        """Do `begin_fetch` beside later launches, none of which may write to the array."""
+    def begin_fetch_beside(self, *arrays: DeviceArray) -> list[NDArray[Any]]:
+        """Do `begin_fetch` beside later launches, none of which may write to the arrays.
+
+        They are complete after the next `wait` or `wait_for_fetched`.
+        """
         self.driver.follow(self.downloads, self.mark())
-        out = self._begin_fetch(array, self.downloads)
         self._is_downloading = True
-        return out
+        return [self._begin_fetch(array, self.downloads) for array in arrays]
 
     def _begin_fetch(self, array: DeviceArray, stream: Any) -> NDArray[Any]:
         out = self.pinned.take(array.shape, array.dtype)
@@ -223,6 +225,12 @@ class Device:
             self.bytes_taken -= sum(size for size, _ in self._dying[:dying])
             del self._dying[:dying]
         self.driver.give_back()
+
+    def wait_for_fetched(self) -> None:
+        """Wait for what is fetched beside launches, while these go on."""
+        self.driver.enter()
+        self.driver.wait(self.downloads)
+        self._is_downloading = False
 
     # Launches
 

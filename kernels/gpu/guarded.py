@@ -89,7 +89,7 @@ class GuardedAccounts:
         given = (columns, lane_offsets, sender_slots, recipient_slots, rules)
         return self._either(
             len(columns.amount) >= self._crossover,
-            lambda there: there.walk(*given),
+            lambda there: there.walk(*given, is_whole=self._is_sampled),
             lambda here: here.walk(*given),
             "what a block's lanes come to",
         )
@@ -110,7 +110,7 @@ class GuardedAccounts:
             settle = self._settle_both if self._is_sampled else self._settle_there
             changes = settle(*given)
         else:
-            changes = self._mirror.now.settle(*given)
+            changes = self._settle_here(*given)
             if changes is not None:
                 self._apply(changes)
         if changes is not None:
@@ -202,6 +202,22 @@ class GuardedAccounts:
                 return expected
         return result
 
+    def _settle_here(
+        self,
+        columns: Columns,
+        lane_offsets: I32,
+        sender_slots: U32,
+        recipient_slots: U32,
+        walk: Walk,
+        fee_recipient: bytes,
+        rules: Rules,
+    ) -> Changes | None:
+        """Settle on the host, which walks again where the lanes' arrays went with a device."""
+        now, given = self._mirror.now, (columns, lane_offsets, sender_slots, recipient_slots)
+        if len(walk.sender_balances) != len(sender_slots):
+            walk = now.walk(*given, rules)
+        return now.settle(*given, walk, fee_recipient, rules)
+
     def _settle_there(self, *given: Any) -> Changes | None:
         """Settle on the device; the host's copy follows."""
         assert self._device is not None, "the device was there"
@@ -210,7 +226,7 @@ class GuardedAccounts:
                 changes = self._device.settle(*given)
         except DeviceFailed as error:
             self._give_up(error)
-            return self._mirror.now.settle(*given)
+            return self._settle_here(*given)
         if changes is not None:
             self._mirror.follow(self._mirror.later.redo, changes)
         return changes
@@ -224,7 +240,7 @@ class GuardedAccounts:
                 result = self._device.settle(*given)
         except DeviceFailed as error:
             self._give_up(error)
-        expected = self._mirror.now.settle(*given)
+        expected = self._settle_here(*given)
         if self._device is not None and not is_equal(result, expected):
             self._give_up(DeviceDiffers("a block's write set differs from the CPU's"))
         return expected if self._device is None else result

@@ -134,10 +134,14 @@ class DeviceTree:
         self._capacity = max(CAPACITY_MIN, 1 << depth_of(leaves))
         self._nodes = device.array((2 * self._capacity, NODE_WORDS), np.uint32)
         self._leaf_count = 1
+        self._fetched: tuple[U32, Any] | None = None
+        """the root on its way to the host, and the event behind its copy; None before the first"""
 
     def root(self) -> bytes:
-        """Return the root, 32 bytes; waits for the device."""
-        rows: U32 = self._device.fetch(self._root)
+        """Return the root, 32 bytes, of the last `build` or `update`; waits until it is here."""
+        assert self._fetched is not None, "the tree was built"
+        rows, event = self._fetched
+        self._device.wait_for(event)
         return rows.tobytes()
 
     def path(self, leaf_index: int) -> list[bytes]:
@@ -202,6 +206,7 @@ class DeviceTree:
             hash_top, 1, self._nodes, self._capacity, level, count, depth, self._keys.ladder,
             self._keys.node_key, self._root,
         )  # fmt: skip
+        self._fetched = self._device.begin_fetch(self._root), self._device.mark()
 
     def _resize(self, leaf_count: int) -> None:
         """Set the number of leaves; more than there is room for move into larger arrays."""

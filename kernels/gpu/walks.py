@@ -17,9 +17,11 @@ from kernels.transfer import Limits, walk_lane
 
 FIRST_DEFECT: Final = 0
 FEES: Final = 1
-NUMBERS: Final = 2
+MISSING: Final = 2
+NUMBERS: Final = 3
 """Positions in `numbers`, (NUMBERS,) uint64: index << 8 | code of the first refused transaction,
-2^64 - 1 if there is none; and the sum of fees."""
+2^64 - 1 if there is none; the sum of fees; and how many successes pay to a key without account."""
+NO_REFUSAL: Final = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 _ABSENT = np.uint32(NO_SLOT)
 _NO_LANE = np.uint32(0xFFFF_FFFF)
@@ -61,9 +63,14 @@ def sender_of(lane: Any, sender_slots: Any, first_lanes: Any, records: Any) -> A
 
 
 @kernel
-def claim_senders(sender_slots: Any, first_lanes: Any) -> None:
-    """Note the first lane of each sender. first_lanes: (capacity,) uint32, 2^32 - 1 before."""
+def claim_senders(sender_slots: Any, first_lanes: Any, numbers: Any) -> None:
+    """Note the first lane of each sender, and that nothing is refused yet.
+
+    first_lanes: (capacity,) uint32, 2^32 - 1 before; numbers: zero before.
+    """
     lane = cuda.grid(1)
+    if lane == 0:
+        numbers[FIRST_DEFECT] = NO_REFUSAL
     if lane < sender_slots.shape[0] and sender_slots[lane] != _ABSENT:
         cuda.atomic.min(first_lanes, np.int64(sender_slots[lane]), np.uint32(lane))
 

@@ -10,8 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.backend import Accounts, Backend
+from kernels.gpu.guarded import GuardedAccounts
 from kernels.gpu.lane_tiles import LANE_TILE
-from kernels.layout import I32, INSUFFICIENT_BALANCE, NO_DEFECT, U8, U64, Columns, Rules
+from kernels.layout import (
+    I32,
+    INSUFFICIENT_BALANCE,
+    NO_DEFECT,
+    U8,
+    U32,
+    U64,
+    Columns,
+    Rules,
+    Walk,
+)
 from tests.engine.ledgers import CHAIN_ID
 from tests.kernels.gpu.blocks import keys_of
 
@@ -35,6 +46,16 @@ WRONG: dict[str, int] = {
     "fee": 0,
 }  # fmt: skip
 """column -> a value for which a transaction is refused, of the fee where there is a minimum"""
+
+
+def walk_whole(
+    accounts: Accounts, columns: Columns, offsets: I32, parties: tuple[U32, U32], rules: Rules
+) -> Walk:
+    """Return what lanes come to, with the balances and nonces that a device keeps to itself."""
+    there = accounts._device if isinstance(accounts, GuardedAccounts) else None
+    if there is None:
+        return accounts.walk(columns, offsets, *parties, rules)
+    return there.walk(columns, offsets, *parties, rules, is_whole=True)
 
 
 def open_lane_accounts(backend: Backend) -> Accounts:
@@ -131,7 +152,7 @@ class RandomLanes:
         results = []
         for accounts in self._arms:
             parties = accounts.find_parties(columns, offsets)
-            results.append(accounts.walk(columns, offsets, *parties, rules))
+            results.append(walk_whole(accounts, columns, offsets, parties, rules))
         one, other = results
         assert (one.defect, one.defect_index) == (other.defect, other.defect_index)
         if one.defect != NO_DEFECT:

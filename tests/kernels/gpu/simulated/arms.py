@@ -31,7 +31,7 @@ def gpu() -> Iterator[Gpu]:
     opened = Gpu()
     yield opened
     opened.backend.close()
-    assert opened.told == []
+    assert opened.told == [], opened.told
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_arrays_grow_and_tombstones_go(
     assert len(resident.records) >= len(made) > 16
     gone = np.frombuffer(key(9999), np.uint8).reshape(1, 32)
     assert resident.lookup(gone).tolist() == [NO_SLOT]
-    entries = resident._device._entries  # type: ignore[attr-defined]  # the device's own table
+    entries = resident._device._records.where[0]  # type: ignore[attr-defined]  # the device's own table
     assert host_accounts.count_limit(int(entries.shape[0])) < len(made) + 12 * 8, "filled anew"
 
 

@@ -128,7 +128,11 @@ def test_a_difference_is_found_by_the_sample(what: str) -> None:
     if what == "tree":
         flip(opened.backend.device, there._tree._nodes[15:16], 0)
     else:
-        flip(opened.backend.device, there._records[:1], {"balance": 4, "nonce": 5, "key": 0}[what])
+        flip(
+            opened.backend.device,
+            there._records.array[:1],
+            {"balance": 4, "nonce": 5, "key": 0}[what],
+        )
     payload = oracle.encode_payload(oracle.pack_lanes(block(2)))
     expected, _ = oracle_result(made, payload, 2)
     result, _ = engine_result(state, payload, 2)
