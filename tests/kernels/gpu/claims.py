@@ -120,6 +120,28 @@ def check_lanes_of_one_sender(backend: Backend, lanes: int) -> None:
         assert result == expected
 
 
+def check_all_that_a_block_can_change(backend: Backend) -> None:
+    """Assert that a block comes to the oracle's that changes as many accounts as any of its size.
+
+    Each sender pays to a key of its own, all of them are new, and so is the fee recipient: with
+    one account more than fills a block of threads whatever is too short by one shows.
+    """
+    count = THREADS // 2
+    made = accounts([100] * count)
+    drawn = [oracle.Transaction(CHAIN_ID, 0, 9, 10, 1, key(i), key(500 + i)) for i in range(count)]
+    payload = oracle.encode_payload(oracle.pack_lanes(drawn))
+    expected, after = oracle_result(made, payload)
+    state = open_state(made, backend)
+    before = state.state_hash()
+    result, outcome = engine_result(state, payload)
+    assert result == expected
+    assert outcome is not None
+    assert outcome.changes.slots.tolist() == list(range(len(after))) == list(range(2 * count + 1))
+    assert outcome.changes.created_keys.tobytes() == b"".join(a.key for a in after[count:])
+    state.undo([outcome.changes])
+    assert state.state_hash() == before
+
+
 def check_new_accounts(arms: Arms, rng: np.random.Generator, count: int) -> None:
     """Assert that several payments to each new key make one account, in payload order."""
     blocks = random_blocks(arms, rng, count)

@@ -73,6 +73,11 @@ def test_lanes_of_one_sender(arms: Arms) -> None:
     claims.check_lanes_of_one_sender(arms[1], 50_000)
 
 
+def test_all_that_a_block_can_change(arms: Arms) -> None:
+    """A block that changes as many accounts as any of its size can is the oracle's."""
+    claims.check_all_that_a_block_can_change(arms[1])
+
+
 def test_payments_to_new_accounts(arms: Arms, rng: np.random.Generator) -> None:
     """New accounts to which many pay get the slots that the payload's order gives."""
     claims.check_new_accounts(arms, rng, 50_000)

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.codec import PayloadLimits, decode_payload
 from engine.state import State
 from kernels import accounts as host_accounts
 from kernels.backend import open_backend
 from kernels.gpu.device import Device
 from kernels.gpu.uploads import Uploads
-from kernels.layout import NO_SLOT, Columns
+from kernels.layout import I32, NO_SLOT, Columns, Rules
 from spec import oracle
-from tests.engine.ledgers import FEES, LEDGER, accounts, key
+from tests.engine.ledgers import CHAIN_ID, FEES, LEDGER, accounts, key
 from tests.kernels.arms import random_columns
+from tests.kernels.gpu import claims
 from tests.kernels.gpu.blocks import BALANCE, RandomBlocks, keys_of
 from tests.kernels.gpu.simulated.arms import (
     SETTINGS,
@@ -29,7 +31,15 @@ from tests.kernels.gpu.simulated.arms import (
 
 __all__ = ["device", "gpu"]
 
+RULES = Rules(CHAIN_ID, height=1, fee_minimum=1, account_minimum=5, accounts_max=1000)
 AMOUNTS = [0, 1, 4, 5, 40, 100, 2**64 - 52, 2**64 - 1]
+
+
+def batch_of(transactions: list[Any]) -> tuple[Columns, I32]:
+    """Return the columns and lanes of a payload of these."""
+    limits = PayloadLimits(bytes=1 << 20, transactions=1 << 10, objects=1 << 10)
+    batch = decode_payload(oracle.encode_payload(oracle.pack_lanes(transactions)), limits)
+    return batch.columns, batch.lane_offsets
 
 
 @pytest.mark.parametrize("is_full", [False, True])
@@ -82,8 +92,39 @@ def test_too_many_accounts_change_nothing(gpu: Gpu, accounts_max: int) -> None:
     made = accounts([100] * 10)
     ledger = oracle.replace(LEDGER, accounts_max=accounts_max)
     drawn = [transfer(i, 0, 9, key(20 + i)) for i in range(3)]
-    _, outcome = check_block(open_state(made, gpu.backend), made, drawn, ledger=ledger)
+    state = open_state(made, gpu.backend)
+    after, outcome = check_block(state, made, drawn, ledger=ledger)
     assert (outcome is None) == (accounts_max < 14)
+    if outcome is None:
+        after, outcome = check_block(state, made, drawn[::-1])
+        assert outcome is not None
+    assert state.count == len(after) == 14
+
+
+def test_all_that_a_block_can_change(gpu: Gpu) -> None:
+    """A block that changes as many accounts as any of its size can is the oracle's."""
+    claims.check_all_that_a_block_can_change(gpu.backend)
+
+
+def test_a_tree_that_settling_has_hashed(gpu: Gpu) -> None:
+    """The root is that of the records, whatever is undone before somebody asks for the tree."""
+    made = [*accounts([100] * 5), oracle.Account(FEES, 100)]
+    columns, offsets = batch_of([transfer(0, 0, 9, key(1)), transfer(1, 0, 9, key(3))])
+    arms = [open_state(made, backend).accounts for backend in (open_backend("serial"), gpu.backend)]
+    roots = []
+    for resident in arms:
+        before = resident.root()
+        parties = resident.find_parties(columns, offsets)
+        walk = resident.walk(columns, offsets, *parties, RULES)
+        changes = resident.settle(columns, offsets, *parties, walk, FEES, RULES)
+        assert changes is not None
+        resident.undo(changes)
+        resident.update_tree_slots(changes.slots.copy(), changes.count_after, changes.count_before)
+        assert resident.root() == before
+        resident.redo(changes)
+        resident.update_tree(changes)
+        roots.append(resident.root())
+    assert roots[0] == roots[1] != before
 
 
 def test_one_recipient_of_all(gpu: Gpu) -> None:

@@ -142,6 +142,20 @@ def test_a_difference_is_found_by_the_sample(what: str) -> None:
     opened.backend.close()
 
 
+def test_units_that_come_from_nowhere() -> None:
+    """A block after which an account has more than all had is the host's, with its own sums."""
+    opened = Gpu()
+    made = accounts([1000] * 6)
+    state = open_state(made, opened.backend)
+    made, _ = check_block(state, made, block(1))
+    there: Any = state.accounts._device  # type: ignore[attr-defined]  # what it compares with
+    there.supply = 1
+    check_block(state, made, block(2), 2)
+    assert len(opened.told) == 1
+    assert "changed the supply" in opened.told[0]
+    opened.backend.close()
+
+
 def test_a_device_that_is_given_up_elsewhere() -> None:
     """When signatures or hashes give the device up, the next block does not use it either."""
     opened = Gpu()
