@@ -5,13 +5,16 @@ make and to hand to a kernel; these are an address, a shape and a type, with the
 takes for them made once (measured by `python -m tests.kernels.gpu.software.overheads`).
 """
 
-import math
+import struct
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 DIMENSIONS_MAX: Final = 2
+
+_FLAT: Final = struct.Struct("<7Q").pack
+_ROWS: Final = struct.Struct("<9Q").pack
 
 
 class DeviceArray:
@@ -26,14 +29,20 @@ class DeviceArray:
         self.address = address
         self.shape = shape
         self.dtype: np.dtype[Any] = dtype
-        itemsize = self.dtype.itemsize
-        assert address % itemsize == 0, "elements lie at multiples of their size"
-        self.size = math.prod(shape)
-        self.nbytes = self.size * itemsize
-        strides = (itemsize,) if len(shape) == 1 else (shape[1] * itemsize, itemsize)
-        self.words = (0, 0, self.size, itemsize, address, *shape, *strides)
+        item = self.dtype.itemsize
+        assert address % item == 0, "elements lie at multiples of their size"
+        if len(shape) == 1:
+            size = shape[0]
+            words = _FLAT(0, 0, size, item, address, size, item)
+        else:
+            rows, width = shape
+            size = rows * width
+            words = _ROWS(0, 0, size, item, address, rows, width, width * item, item)
+        self.size = size
+        self.nbytes = size * item
+        self.words: bytes = words
         """what Numba's kernels take for an array: no owners, sizes, address, shape, strides"""
-        self.kind = (self.dtype.char, len(shape))
+        self.kind: str = self.dtype.char * len(shape)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -49,8 +58,8 @@ class DeviceArray:
             assert 0 <= rows < self.shape[0], rows
             assert len(self.shape) == DIMENSIONS_MAX, "an element is fetched, not seen"
             start, shape = rows, self.shape[1:]
-        return DeviceArray(self.owner, self.address + start * self.words[-len(self.shape)], shape,
-                           self.dtype)  # fmt: skip
+        row_bytes = self.nbytes // self.shape[0] if start else 0
+        return DeviceArray(self.owner, self.address + start * row_bytes, shape, self.dtype)
 
     def seen_as(self, dtype: DTypeLike, shape: tuple[int, ...]) -> "DeviceArray":
         """Return the same bytes, or the first of them, as another type and shape."""

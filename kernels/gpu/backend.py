@@ -33,7 +33,7 @@ from kernels.layout import I32, U8, U64, Columns
 Result = TypeVar("Result")
 
 ROOT_KEYS_MAX: Final = 16
-"""Kinds of trees over lists whose absent nodes are kept on the device."""
+"""Kinds of trees over lists whose absent nodes are kept on the device; and keys of receipts."""
 
 
 class GpuBackend:
@@ -65,6 +65,7 @@ class GpuBackend:
         self._mirrors: list[Mirror] = []
         self._twins: dict[str, tuple[NDArray[Any], DeviceArray]] = {}
         self._root_keys = lru_cache(ROOT_KEYS_MAX)(self._make_root_keys)
+        self._receipt_keys = lru_cache(ROOT_KEYS_MAX)(self._make_receipt_key)
 
     @property
     def degraded(self) -> str:
@@ -274,7 +275,7 @@ class GpuBackend:
             kernels.hash_receipts, len(hashes),
             self._twin("hashes", hashes, np.uint32), self._twin("statuses", statuses, np.uint8),
             self._twin("kinds", kinds, np.uint8), self._twin("fees", fees, np.uint64),
-            self._arena.put("key", blake3.key_words(key)), out,
+            self._receipt_keys(key), out,
         )  # fmt: skip
         return out
 
@@ -287,6 +288,9 @@ class GpuBackend:
     ) -> bytes:  # fmt: skip
         out = self._launch_receipts(hashes, statuses, kinds, fees, key)
         return self._list_root_there(out, node_key, absent)
+
+    def _make_receipt_key(self, key: bytes) -> DeviceArray:
+        return self.device.put(blake3.key_words(key))
 
     def _make_root_keys(self, node_key: bytes, absent: bytes) -> TreeKeys:
         return TreeKeys(self.device, node_key=node_key, absent=absent)

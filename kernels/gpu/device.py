@@ -178,12 +178,12 @@ class Device:
         return [self._begin_fetch(array, self.downloads) for array in arrays]
 
     def _begin_fetch(self, array: DeviceArray, stream: Any) -> NDArray[Any]:
-        out = self.pinned.take(array.shape, array.dtype)
-        if out.nbytes:
+        out, address = self.pinned.take_at(array.shape, array.dtype)
+        if array.nbytes:
             self.driver.enter()
             self._keep(out)
-            with self.metered("copy_back", out.nbytes, stream):
-                self.driver.copy_out(out.ctypes.data, array.address, out.nbytes, stream)
+            with self.metered("copy_back", array.nbytes, stream):
+                self.driver.copy_out(address, array.address, array.nbytes, stream)
         return out
 
     # Order
@@ -242,7 +242,10 @@ class Device:
     def launch_blocks(self, kernel: Any, blocks: int, *arguments: Any) -> None:
         """Run a kernel on so many blocks of threads."""
         self.driver.enter()
-        with self.metered(kernel.__name__, blocks * THREADS, self.stream):
+        if self.meter is None:
+            self.driver.launch(kernel, blocks, arguments, self.stream)
+            return
+        with self.meter.span(kernel.__name__, blocks * THREADS, self.stream):
             self.driver.launch(kernel, blocks, arguments, self.stream)
 
     @property
@@ -286,18 +289,25 @@ class Arena:
         """Begin with none."""
         self._device = device
         self._buffers: dict[str, DeviceArray] = {}
+        self._views: dict[str, DeviceArray] = {}
+        """of each buffer the last one, which is often asked for again"""
 
     def take(self, name: str, shape: int | tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         """Return an array with anything in it; the one that had this name before is gone."""
         extents, kind = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
+        view = self._views.get(name)
+        if view is not None and view.shape == extents and view.dtype == kind:
+            return view
         size = max(1, math.prod(extents) * kind.itemsize)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.nbytes < size:
             self._buffers.pop(name, None)
-            buffer = None  # the old one goes before there is a new one
+            self._views.pop(name, None)
+            view = buffer = None  # the old one goes before there is a new one
             buffer = self._device.empty(1 << (size - 1).bit_length(), np.uint8)
             self._buffers[name] = buffer
-        return buffer.seen_as(kind, extents)
+        view = self._views[name] = buffer.seen_as(kind, extents)
+        return view
 
     def put(self, name: str, array: NDArray[Any]) -> DeviceArray:
         """Return a copy of a host array under a name."""

@@ -27,8 +27,10 @@ from kernels.gpu.refusals import refusals
 from kernels.layout import U8
 
 _WORD: Final = (1 << 64) - 1
-_NUMBERS: Final = {int: "int64", np.int64: "int64", np.uint64: "uint64", np.uint32: "uint32"}
-"""Types of numbers that are handed to kernels."""
+_NUMBERS: Final = {
+    int: types.int64, np.int64: types.int64, np.uint64: types.uint64, np.uint32: types.uint32,
+}  # fmt: skip
+"""Types of numbers that are handed to kernels, and what Numba calls them."""
 _TO_THE_END: Final = contextlib.ExitStack()
 """Keeps Numba from unloading kernels, which a device that was lost refuses: with a traceback for
 each, around the one message that says what happened. They go with the process."""
@@ -139,7 +141,8 @@ class CudaDriver:
         self.name = name.decode() if isinstance(name, bytes) else str(name)
         self.compile_ns: dict[str, int] = {}
         self._events: dict[bool, list[Any]] = {False: [], True: []}
-        self._entries: dict[tuple[Any, ...], _Entry] = {}
+        self._entries: dict[Any, _Entry] = {}
+        """by kernel"""
 
     def enter(self) -> None:
         """See Driver.enter."""
@@ -221,22 +224,21 @@ class CudaDriver:
 
     def launch(self, kernel: Any, blocks: int, arguments: tuple[Any, ...], stream: Any) -> None:
         """See Driver.launch."""
-        words: list[int] = []
-        kinds: list[Any] = [kernel]
+        words: list[bytes] = []
+        kinds: list[Any] = []
         for argument in arguments:
             if type(argument) is DeviceArray:
-                words += argument.words
+                words.append(argument.words)
                 kinds.append(argument.kind)
             else:
-                words.append(int(argument) & _WORD)
-                kinds.append(type(argument))
-        key = tuple(kinds)
-        entry = self._entries.get(key)
-        if entry is None:
+                words.append((int(argument) & _WORD).to_bytes(8, "little"))
+                kinds.append(_NUMBERS[type(argument)])
+        entry = self._entries.get(kernel)
+        if entry is None or entry.kinds != kinds:
             start_ns = time.perf_counter_ns()
-            entry = self._entries[key] = _Entry(kernel, key[1:], len(words))
+            entry = self._entries[kernel] = _Entry(kernel, kinds, words)
             self.compile_ns[kernel.__name__] = time.perf_counter_ns() - start_ns
-        pointers = entry.room.hold(words)
+        pointers = entry.room.hold_bytes(b"".join(words))
         result = self._cu.cuLaunchKernel(
             entry.handle, blocks, 1, 1, THREADS, 1, 1, 0, stream, pointers, 0
         )
@@ -282,6 +284,12 @@ class _Room:
         self._values = np.zeros(words, np.uint64)
         self._pointers = self._values.ctypes.data + 8 * np.arange(words, dtype=np.uint64)
         self._address = self._pointers.ctypes.data
+        self._bytes = self._values.data.cast("B")
+
+    def hold_bytes(self, words: bytes) -> int:
+        """Do `hold` with words that stand in memory as they are; as many as there is room for."""
+        self._bytes[:] = words
+        return self._address
 
     def hold(self, words: Sequence[int]) -> int:
         """Take the words of the next launch; returns the address of their addresses."""
@@ -304,20 +312,20 @@ class SourceKernel:
 class _Entry:
     """A compiled kernel with room for its arguments."""
 
-    def __init__(self, kernel: Any, kinds: tuple[Any, ...], words: int) -> None:
+    def __init__(self, kernel: Any, kinds: list[Any], words: list[bytes]) -> None:
         """Compile for arguments of these kinds, or load what was compiled before."""
+        self.kinds = kinds
         with refusals(f"compiling {kernel.__name__}"):
             compiled = kernel.compile(tuple(map(_type_of, kinds)))
             # Numba has no public name for the driver's handle of a kernel.
             function = compiled._codelibrary.get_cufunc()
         self.handle = int(getattr(function, "kernel", function).handle)
         self.keeps = (compiled, function)
-        self.room = _Room(words)
+        self.room = _Room(sum(map(len, words)) // 8)
 
 
 def _type_of(kind: Any) -> Any:
-    """Return Numba's type for what `DeviceArray.kind` or the type of a number says."""
-    if isinstance(kind, tuple):
-        dtype, dimensions = kind
-        return types.Array(from_dtype(np.dtype(dtype)), dimensions, "C")
-    return getattr(types, _NUMBERS[kind])
+    """Return Numba's type for what `DeviceArray.kind` says, or of a number, which it is."""
+    if isinstance(kind, str):
+        return types.Array(from_dtype(np.dtype(kind[0])), len(kind), "C")
+    return kind

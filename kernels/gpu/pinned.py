@@ -7,7 +7,6 @@ what they were lent for is gone.
 import bisect
 import math
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,17 +21,27 @@ SIZE_MIN: Final = 1 << 12
 _SIZE_END: Final = 1 << 64
 
 
-class _Loan:
-    """What an array in a lent buffer holds on to: the buffer is free when this is gone."""
+Buffer = tuple[int, int, U8]
+"""Address, size and memory."""
 
-    def __init__(self, buffer: U8, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+
+class _Loan:
+    """What an array in a lent buffer holds on to: the buffer goes back when this is gone."""
+
+    def __init__(
+        self, pool: "PinnedPool", buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self._pool = pool
         self._buffer = buffer
         self.__array_interface__ = {
             "shape": shape,
             "typestr": dtype.str,
-            "data": (buffer.ctypes.data, False),
+            "data": (buffer[0], False),
             "version": 3,
         }
+
+    def __del__(self) -> None:
+        self._pool.give(self._buffer)
 
 
 class PinnedPool:
@@ -41,42 +50,48 @@ class PinnedPool:
     def __init__(self, make: Callable[[int], U8]) -> None:
         """make: returns a new buffer of so many bytes."""
         self._make = make
-        self._free: dict[int, list[U8]] = {}
+        self._free: dict[int, list[Buffer]] = {}
         self._kept_bytes = 0
-        self._lent: list[tuple[int, int]] = []
-        """addresses and sizes of what is lent, ascending"""
+        self._lent: list[Buffer] = []
+        """what is lent, by ascending address"""
         # Arrays may die on any thread, also while this lock is held by their own.
         self._lock = threading.RLock()
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return an array with anything in it; its buffer comes back when its last view dies."""
+        return self.take_at(shape, dtype)[0]
+
+    def take_at(self, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
+        """Return what `take` does, and its address."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
         size = max(SIZE_MIN, 1 << max(0, size - 1).bit_length())
+        buffer = None
         with self._lock:
             free = self._free.get(size)
-            buffer = free.pop() if free else None
-            if buffer is not None:
+            if free:
+                buffer = free.pop()
                 self._kept_bytes -= size
         if buffer is None:
-            buffer = self._make(size)
+            memory = self._make(size)
+            buffer = (memory.ctypes.data, size, memory)
         with self._lock:
-            bisect.insort(self._lent, (buffer.ctypes.data, size))
-        loan = _Loan(buffer, shape, kind)
-        weakref.finalize(loan, self._give, buffer, size).atexit = False
-        return np.asarray(loan)
+            bisect.insort(self._lent, buffer)
+        return np.asarray(_Loan(self, buffer, shape, kind)), buffer[0]
 
     def holds(self, array: NDArray[Any]) -> bool:
         """Say whether a C-contiguous array lies in one lent buffer."""
         start = array.ctypes.data
         with self._lock:
             place = bisect.bisect_right(self._lent, (start, _SIZE_END))
-            first, size = self._lent[place - 1] if place else (0, 0)
+            first, size = self._lent[place - 1][:2] if place else (0, 0)
         return first <= start and start + array.nbytes <= first + size
 
-    def _give(self, buffer: U8, size: int) -> None:
+    def give(self, buffer: Buffer) -> None:
+        """Take a buffer back that was lent."""
+        address, size, _ = buffer
         with self._lock:
-            del self._lent[bisect.bisect_left(self._lent, (buffer.ctypes.data, size))]
+            del self._lent[bisect.bisect_left(self._lent, (address, size))]
             if self._kept_bytes + size <= KEPT_BYTES_MAX:
                 self._free.setdefault(size, []).append(buffer)
                 self._kept_bytes += size

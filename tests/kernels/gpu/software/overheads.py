@@ -27,9 +27,10 @@ BLOCKS: Final = 3
 """per size; one pass before them compiles and allocates"""
 LAUNCHES: Final = 1_000
 """of a kernel that does nothing, to time one"""
-NOTHING: Final = ("prefix.fill_u32", "tree.hash_level", "walks.walk_short")
+NOTHING: Final = ("prefix.fill_u32", "tree.hash_changed", "walks.walk_short")
 """what is launched to time a launch"""
-METHODS: Final = ("copy_in", "begin_fetch", "zero", "empty", "wait")
+WAITS: Final = ("wait", "wait_for", "wait_for_fetched")
+METHODS: Final = ("copy_in", "begin_fetch", "begin_fetch_beside", "zero", "empty", *WAITS)
 """of `Device`, beside `launch_blocks`, whose time is told apart"""
 
 
@@ -216,7 +217,8 @@ def _nothing(owner: Any, letters: str) -> Any:
 def show(found: Overheads) -> None:
     """Print one size of blocks, everything per block."""
     blocks, counts = found.blocks, found.counts
-    waiting_ns = found.parts["wait"].host_ns  # the software device's, which spins
+    waits = [part for name, part in found.parts.items() if name in WAITS]
+    waiting_ns = sum(part.host_ns for part in waits)  # the software device's, which spins
     known_ns = sum(part.host_ns for part in found.parts.values()) - waiting_ns
     host_ns = found.host_ns - waiting_ns
     click.echo(
@@ -226,7 +228,8 @@ def show(found: Overheads) -> None:
         f" ({counts['bytes_staged'] / blocks:,.0f} from pageable memory),"
         f" {counts['copies_out'] / blocks:.1f} back of {counts['bytes_out'] / blocks:,.0f},"
         f" {counts['copies_within'] / blocks:.1f} within, {counts['memsets'] / blocks:.1f} memsets,"
-        f" {counts['allocations'] / blocks:.1f} allocations\n"
+        f" {counts['allocations'] / blocks:.1f} allocations,"
+        f" {counts['pinned_allocations'] / blocks:.1f} of locked pages\n"
         f"  host {host_ns / blocks / 1e6:.3f} ms beside its waits"
         f" ({host_ns / blocks / found.transactions:.1f} ns/tx), of it"
         f" {known_ns / blocks / 1e6:.3f} ms in calls of the device"
