@@ -28,7 +28,7 @@ BYTES: Final = {
     "gather_signed": 192 + 4 + 32 + 64 + 160,
     "hash_leaves": 128 + 32,
     "hash_all_leaves": 128 + 32,
-    "hash_level": 64 + 32,
+    "hash_subtrees": 64 + 64,
     "hash_changed": 64 + 32,
     "find_keys": 32 + 32 + 32 + 4,
     "find_rows": 32 + 32 + 32 + 8,

@@ -1,9 +1,10 @@
-"""Merkle trees on a device: levels hashed one after the other, the uppermost ones in one launch.
+"""Merkle trees on a device: subtrees hashed level by level in shared memory, many levels a launch.
 
 Of a level with many more nodes than changes only the parents of changed nodes are hashed: the first
-changed slot below a node does it. A level with at most twice as many nodes as changes is hashed
-whole, which costs less than finding out whom to leave out. From `TOP` nodes on one block of threads
-climbs to the root in shared memory. A missing sibling is the level's absent node.
+changed slot below a node does it. From the first level with at most twice as many nodes as changes
+all is hashed, which costs less than finding out whom to leave out: blocks of threads climb from
+`TOP` nodes each to their common ancestor, or to the root. A missing sibling is the level's absent
+node.
 Spec: spec/state_hash.md#tree. Read `kernels.merkle` for the same tree on a CPU.
 """
 
@@ -16,7 +17,7 @@ from kernels import blake3
 from kernels.gpu import hashes
 from kernels.gpu.arrays import DeviceArray
 from kernels.gpu.device import Arena, Device
-from kernels.gpu.grid import THREADS, kernel
+from kernels.gpu.grid import THREADS, blocks_for, kernel
 from kernels.gpu.hashes import eight, eight_words, hash_pair, put_digest
 from kernels.integers import leaf
 from kernels.layout import U8, U32
@@ -24,7 +25,9 @@ from kernels.merkle import CAPACITY_MIN, LEVELS_MAX, NODE_BYTES, absent_ladder, 
 from kernels.merkle_blocks import LEAF_SHIFT, LEAF_WORDS, NODE_WORDS, level_start
 
 TOP: Final = 2 * THREADS
-"""Nodes of the highest level that is not hashed in shared memory."""
+"""Nodes of a level from which one block of threads climbs; a power of two."""
+TOP_LEVELS: Final = TOP.bit_length() - 1
+"""Levels above them up to one node."""
 DENSE: Final = 2
 """A level of at most so many nodes per change is hashed whole."""
 
@@ -37,20 +40,6 @@ def parent_digest(nodes: Any, child: Any, count: Any, node: Any, absent: Any, ke
     if 2 * node + 1 < count:
         right = eight(nodes, child + 2 * node + 1)
     return hash_pair(eight_words(key), left, right)
-
-
-@kernel
-def hash_level(
-    nodes: Any, child: Any, count: Any, parents: Any, parent: Any, absent: Any, key: Any
-) -> None:
-    """Hash all parents of the `count` nodes at row `child` into rows of `parents` from `parent`.
-
-    nodes, parents: (rows, 8) uint32; absent: (8,) uint32, the absent node of the children's level.
-    """
-    node = cuda.grid(1)
-    if 2 * node < count:
-        digest = parent_digest(nodes, child, count, node, absent, key)
-        put_digest(parents, parent + node, digest)
 
 
 @kernel
@@ -67,34 +56,38 @@ def hash_changed(
 
 
 @kernel
-def hash_top(
-    nodes: Any, capacity: Any, level: Any, count: Any, depth: Any, ladder: Any, key: Any, root: Any
-) -> None:
-    """Hash from level `level`, of `count` <= TOP nodes, up to the root, by one block of threads.
+def hash_subtrees(
+    below: Any, first: Any, count: Any, levels: Any, ladder: Any, level: Any, nodes: Any,
+    capacity: Any, written: Any, key: Any, root: Any,
+) -> None:  # fmt: skip
+    """Hash `levels` levels above the `count` nodes at row `first` of `below`, TOP_LEVELS at most.
 
-    nodes: (2 * capacity, 8) uint32, levels as `merkle_blocks.level_start` says; ladder: (levels, 8)
-    uint32, absent nodes; root: (1, 8) uint32.
+    Each block of threads climbs from TOP nodes. below, nodes: (rows, 8) uint32. What is hashed goes
+    to the levels of `nodes` from number `written` on, as `merkle_blocks.level_start` says. ladder:
+    (levels, 8) uint32, absent nodes, of the nodes below at `level`. root: (1, 8) uint32, written
+    where one block climbs to the root.
     """
-    below = cuda.shared.array((TOP, 8), types.uint32)
+    held = cuda.shared.array((THREADS, 8), types.uint32)
     thread = cuda.threadIdx.x
-    start = level_start(capacity, level)
-    for node in range(thread, count, THREADS):
-        put_digest(below, node, eight(nodes, start + node))
-    cuda.syncthreads()
-    while level < depth:
-        parents = (count + 1) >> 1
-        digest = eight(below, 0)
-        if thread < parents:
-            digest = parent_digest(below, 0, count, thread, ladder[level], key)
+    place = np.int64(cuda.blockIdx.x) * TOP
+    first += place
+    count = min(count - place, TOP)
+    digest = eight(below, first)
+    for step in range(levels):
+        before, count = count, (count + 1) >> 1
+        if thread < count:
+            if step == 0:
+                digest = parent_digest(below, first, before, thread, ladder[level], key)
+            else:
+                digest = parent_digest(held, 0, before, thread, ladder[level + step], key)
         cuda.syncthreads()
-        level += 1
-        count = parents
-        if thread < parents:
-            put_digest(below, thread, digest)
-            put_digest(nodes, level_start(capacity, level) + thread, digest)
+        place >>= 1
+        if thread < count:
+            put_digest(held, thread, digest)
+            put_digest(nodes, level_start(capacity, written + step) + place + thread, digest)
         cuda.syncthreads()
-    if thread == 0:
-        put_digest(root, 0, eight(below, 0))
+    if thread == 0 and cuda.gridDim.x == 1:
+        put_digest(root, 0, digest)
 
 
 class TreeKeys:
@@ -186,25 +179,18 @@ class DeviceTree:
 
     def _climb(self, changed: DeviceArray | None, changes: int) -> None:
         """Hash all levels above the leaves; `changed` None: every node of them."""
-        level, count, depth = 0, self._leaf_count, depth_of(self._leaf_count)
-        while count > TOP:
-            child = level_start(self._capacity, level)
-            parent = level_start(self._capacity, level + 1)
-            absent, key = self._keys.ladder[level], self._keys.node_key
-            parents = -(-count >> 1)
-            if changed is None or parents <= DENSE * changes:
-                self._device.launch(
-                    hash_level, parents, self._nodes, child, count, self._nodes, parent, absent, key
-                )
-            else:
-                self._device.launch(
-                    hash_changed, changes, self._nodes, child, count, parent, changed,
-                    level + 1 + LEAF_SHIFT, absent, key,
-                )  # fmt: skip
-            level, count = level + 1, parents
-        self._device.launch_blocks(
-            hash_top, 1, self._nodes, self._capacity, level, count, depth, self._keys.ladder,
-            self._keys.node_key, self._root,
+        level, count = 0, self._leaf_count
+        while changed is not None and count > TOP and (count + 1) >> 1 > DENSE * changes:
+            self._device.launch(
+                hash_changed, changes, self._nodes, level_start(self._capacity, level), count,
+                level_start(self._capacity, level + 1), changed, level + 1 + LEAF_SHIFT,
+                self._keys.ladder[level], self._keys.node_key,
+            )  # fmt: skip
+            level, count = level + 1, (count + 1) >> 1
+        first = level_start(self._capacity, level)
+        climb(
+            self._device, self._nodes, first, count, self._keys, level, self._nodes,
+            self._capacity, level + 1, self._root,
         )  # fmt: skip
         self._fetched = self._device.begin_fetch(self._root), self._device.mark()
 
@@ -221,25 +207,40 @@ class DeviceTree:
         self._leaf_count = leaf_count
 
 
+def climb(
+    device: Device,
+    below: DeviceArray,
+    first: int,
+    count: int,
+    keys: TreeKeys,
+    level: int,
+    nodes: DeviceArray,
+    capacity: int,
+    written: int,
+    root: DeviceArray,
+) -> None:
+    """Hash everything above a level of `count` nodes; arguments as of `hash_subtrees`."""
+    while True:
+        levels, blocks = min(depth_of(count), TOP_LEVELS), blocks_for(count, TOP)
+        device.launch_blocks(
+            hash_subtrees, blocks, below, first, count, levels, keys.ladder, level, nodes, capacity,
+            written, keys.node_key, root,
+        )  # fmt: skip
+        if blocks == 1:
+            return
+        level, written = level + levels, written + levels
+        below, first, count = nodes, level_start(capacity, written - 1), blocks
+
+
 def list_root(
     device: Device, arena: Arena, leaves: DeviceArray, count: int, keys: TreeKeys
 ) -> bytes:
     """Return the root over (count >= 1, 8) uint32 leaves on the device, which stay as they are."""
-    assert depth_of(count) < LEVELS_MAX, "positions have 32 bits"
+    depth = depth_of(count)
+    assert depth < LEVELS_MAX, "positions have 32 bits"
     root = arena.take("list_root", (1, NODE_WORDS), np.uint32)
-    level, depth = 0, depth_of(count)
-    while count > TOP:
-        parents = -(-count >> 1)
-        above = arena.take(f"list_level_{level & 1}", (parents, NODE_WORDS), np.uint32)
-        device.launch(
-            hash_level, parents, leaves, 0, count, above, 0, keys.ladder[level], keys.node_key
-        )
-        leaves, count, level = above, parents, level + 1
-    # The last levels are written nowhere but to the root: `top` has room for them.
-    top = arena.take("list_top", (2 * TOP, NODE_WORDS), np.uint32)
-    device.copy_within(leaves[:count], top[:count])
-    device.launch_blocks(
-        hash_top, 1, top, TOP, 0, count, depth - level, keys.ladder[level:], keys.node_key, root
-    )
+    capacity = max(1, 1 << depth >> 1)  # of a tree that has the leaves' parents as its leaves
+    nodes = arena.take("list_nodes", (2 * capacity, NODE_WORDS), np.uint32)
+    climb(device, leaves, 0, count, keys, 0, nodes, capacity, 0, root)
     digest: U8 = device.fetch(root)
     return digest.tobytes()
