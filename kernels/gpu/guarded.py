@@ -2,7 +2,8 @@
 
 Each method does its work on the device and, where the device fails, does the same work on the host
 copy (`mirror`), which stands at the same state: what one method hands to the next are host arrays,
-so a block goes on whole in the middle. From then on the host does everything. Small batches are
+so a block goes on whole in the middle; lanes' balances alone stay on the device, and a host that
+has to settle walks again. From then on the host does everything. Small batches are
 executed on the host and their write sets applied on the device. Of every n-th block each step is
 also done on the host and compared; a difference gives the device up, and the host's result counts.
 """

@@ -119,7 +119,7 @@ def test_a_tree_that_settling_has_hashed(gpu: Gpu) -> None:
         changes = resident.settle(columns, offsets, *parties, walk, FEES, RULES)
         assert changes is not None
         resident.undo(changes)
-        resident.update_tree_slots(changes.slots.copy(), changes.count_after, changes.count_before)
+        resident.update_tree_slots(changes.slots, changes.count_after, changes.count_before)
         assert resident.root() == before
         resident.redo(changes)
         resident.update_tree(changes)
