@@ -39,13 +39,20 @@ def ask_range(st: State, peer: PeerId | None) -> None:
 
 
 def ask_block(st: State, block_hash: Hash32, peer: PeerId | None) -> None:
-    """Ask for a header by its hash, at most once per retransmission."""
+    """Ask for a header by its hash, at most once per retransmission; peer None: each in turn."""
     if block_hash in st.asked_blocks or len(st.asked_blocks) >= REQUESTS_MAX:
         return
-    asked = peer if peer is not None and peer != st.own_peer else st.next_peer()
+    asked = peer
+    if asked is None or asked == st.own_peer:
+        asked = st.peer_at(st.tick + turn_of(block_hash))
     if asked is not None:
         st.asked_blocks.add(block_hash)
         st.outbox.send(asked, Request(want=Want.BLOCK, block_hash=block_hash))
+
+
+def turn_of(block_hash: Hash32) -> int:
+    """Q2: return where a block begins among the peers: not all are asked of one at a time."""
+    return int.from_bytes(block_hash[:8], "little")
 
 
 def on_other_epoch(st: State, peer: PeerId, epoch: int) -> None:

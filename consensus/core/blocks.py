@@ -22,6 +22,7 @@ class Block:
 
     __slots__ = (
         "block_hash",
+        "failures",
         "header",
         "height",
         "in_executor",
@@ -52,6 +53,8 @@ class Block:
         """the shell holds the payload's bytes"""
         self.payload_asked = False
         """the shell is fetching them"""
+        self.failures = 0
+        """fetches of them that came to nothing"""
         self.is_lost = False
         """neither shell nor executor has the payload of an own block any more: peers may"""
         self.peers: tuple[PeerId, ...] = ()

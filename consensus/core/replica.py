@@ -244,10 +244,9 @@ class Replica:
     def _ask_range_once(self) -> None:
         """Q1: headers of a finalization are missing: ask somebody, once per retransmission."""
         st = self._st
-        peer = st.next_peer()
-        if peer is not None and not st.asked_range:
+        if not st.asked_range:
             st.asked_range = True
-            block_sync.ask_range(st, peer)
+            block_sync.ask_range(st, st.peer_at(st.tick + 1))
 
     def _flush(self) -> list[Effect]:
         """Return the effects of one event, with a cut of the journal if one is due (W4)."""
@@ -316,7 +315,7 @@ class Replica:
         if st.asking:
             voting.ask_for_own_votes(st)
         if st.final.height == self._height_at_tick or st.own_index is None:
-            block_sync.ask_range(st, st.next_peer())
+            block_sync.ask_range(st, st.peer_at(st.tick))
         self._height_at_tick = st.final.height
         st.dirty = True
 
@@ -342,7 +341,8 @@ class Replica:
             if header is not None and header.payload_commitment == event.payload_commitment:
                 block.payload_asked = False
                 block.retry_ms = st.now_ms + st.parameters.delta_ms
-                peer = st.next_peer()
+                block.failures += 1
+                peer = st.peer_at(block.failures + block_sync.turn_of(block.block_hash))
                 block.peers = (*block.peers[-1:], *(() if peer is None else (peer,)))
                 st.dirty = True
 

@@ -146,6 +146,8 @@ class State:
         self.asked_peers: set[PeerId] = set()
         self.asked_blocks: set[Hash32] = set()
         self.asked_range = False
+        self.tick = 0
+        """retransmissions so far"""
         self.peer_turn = 0
         self.other_peers: tuple[PeerId, ...] = ()
         """configured peers that may be asked besides the validators"""
@@ -206,14 +208,18 @@ class State:
 
     def next_peer(self) -> PeerId | None:
         """Return a validator or configured peer to ask, another one every time."""
-        keys = self.epoch.keys
-        for _ in range(2):
-            self.peer_turn += 1
-            place = self.peer_turn % (len(keys) + len(self.other_peers))
-            peer = PeerId(keys[place]) if place < len(keys) else self.other_peers[place - len(keys)]
-            if peer != self.own_peer:
-                return peer
-        return None
+        self.peer_turn += 1
+        return self.peer_at(self.peer_turn)
+
+    def peer_at(self, turn: int) -> PeerId | None:
+        """Q2: return who is to be asked at a turn; len(peers) turns in a row name all of them.
+
+        A question that is asked again counts turns of its own: where several share a count, each
+        may come round to the same few peers for ever.
+        """
+        known = (*map(PeerId, self.epoch.keys), *self.other_peers)
+        peers = [peer for peer in known if peer != self.own_peer]
+        return peers[turn % len(peers)] if peers else None
 
     def is_limited(self, limit: set[PeerId], peer: PeerId) -> bool:
         """Say whether a peer had its share since the last retransmission, else take it."""
@@ -232,6 +238,7 @@ class State:
         self.asked_peers.clear()
         self.asked_blocks.clear()
         self.asked_range = False
+        self.tick += 1
 
     def next_wake_ms(self) -> int:
         """Return the earliest deadline."""

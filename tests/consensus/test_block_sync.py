@@ -119,6 +119,24 @@ def test_a_finalization_stands_for_a_notarization() -> None:
     assert (NOTARIZE, 2) in lone.votes()
 
 
+def test_every_question_comes_round_to_everybody() -> None:
+    """Q2: whatever else is asked meanwhile, n repetitions of a question reach all peers."""
+    lone = Lone([1] * 7, own=0)
+    for view, header in enumerate(chain_of(lone, 2), 1):
+        lone.hear(lone.certificate(NOTARIZE, view, lone.proposal(view, header, view - 1)))
+    others = {PeerId(key) for key in lone.epoch.keys if key != key_of(0)}
+    asked: dict[tuple[Want, Hash32], set[PeerId]] = {}
+    lone.effects.clear()
+    for _ in others:
+        lone.wait(lone.chain.parameters.retransmit_interval_ms)
+    for sent in lone.seen(ev.Send):
+        if isinstance(sent.message, Request) and sent.message.want in (Want.BLOCK, Want.RANGE):
+            question = (sent.message.want, sent.message.block_hash)
+            asked.setdefault(question, set()).add(sent.peer)
+    assert len(asked) == 3, "two headers and a range are missing"
+    assert all(peers == others for peers in asked.values()), asked
+
+
 def test_unasked_headers_are_not_kept() -> None:
     """A BlockAnswer counts only for a hash that was asked for."""
     lone = Lone(own=0)
