@@ -15,6 +15,7 @@ from engine.constants import TRANSACTION_BYTES, TRANSACTION_VERSION, TRANSFER
 from engine.errors import RecordError
 from engine.pool_rules import BATCH_MAX, PoolReason
 from engine.queries import answers
+from engine.queries.arrow_stream import ArrowRefused, read_table
 from engine.queries.errors import busy, refused
 from engine.queries.reader import Queries
 from engine.signing import transaction_hash
@@ -134,7 +135,6 @@ def submit_records(queries: Queries, body: bytes) -> bytes:
 def submit_arrow(queries: Queries, body: bytes) -> bytes:
     """Queue the rows of a stream in Arrow's format; return one with a column `status`."""
     table = _read_arrow(body)
-    _check_count(table.num_rows)
     arrays: list[Any] = []
     for column in COLUMN_TABLE:
         found = table.column(column.name).combine_chunks()
@@ -185,14 +185,10 @@ def _read_arrow(body: bytes) -> pa.Table:
     """Return a table with exactly the columns of a transaction. Raises QueryError."""
     names = [column.name for column in COLUMN_TABLE]
     try:
-        with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
-            table = reader.read_all()
-        table.validate(full=True)
-        table = table.select(names).cast(arrow_schema())
-    except (pa.ArrowInvalid, pa.ArrowException, KeyError, OSError, ValueError) as error:
+        return read_table(body, arrow_schema(), _check_count)
+    except (ArrowRefused, pa.ArrowException, KeyError, OSError, ValueError) as why:
         raise refused(
             "batch.arrow",
-            f"this is no Arrow stream of transactions: {str(error)[:200]}",
-            f"send one stream with the columns {', '.join(names)}, without nulls",
-        ) from error
-    return table
+            f"this is no Arrow stream of transactions: {str(why)[:200]}",
+            f"send one stream with the columns {', '.join(names)}, without nulls and compression",
+        ) from why
