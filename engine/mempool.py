@@ -283,6 +283,11 @@ class Mempool:
 
     def _take_back_part(self, move: Move, part: I64, now_ms: int) -> None:
         """Take in rows of what returned; those that no longer fit are let go."""
+        counts = self.rows.counts
+        senders = int(counts[pending_rows.SENDERS] - counts[pending_rows.FREE_SENDERS])
+        if senders + len(part) > len(self.rows.senders):
+            # Senders without rows keep their places until chains are settled for good.
+            self._settle(now_ms)
         words = read_only(move.returned[part]).view(np.uint64)
         read = move.returned_accounts
         codes = np.zeros(len(words), np.uint8)
