@@ -147,10 +147,12 @@ class Supervisor:
         """Keep what it writes until it has ended; end it when this supervisor is told to stop."""
         kill_at_ms: int | None = None
         is_open = True
+        # Not `select`, which takes no descriptor from 1024 on: a node has many connections.
+        readable = select.poll()
+        readable.register(output, select.POLLIN)
         while (code := process.poll()) is None:
             if is_open:
-                readable, _, _ = select.select([output], [], [], seconds(TICK_MS))
-                is_open = not readable or self._keep(output, 1)
+                is_open = not readable.poll(TICK_MS) or self._keep(output, 1)
             else:
                 self._is_over.wait(seconds(TICK_MS))
             if self._is_over.is_set() and kill_at_ms is None:

@@ -1,6 +1,7 @@
 """The supervisor: a child is kept alive, its words are kept, and it ends when it shall."""
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ import structlog
 from consensus.supervisor import BoundedLog, Supervisor
 
 WAIT_S = 30
+DESCRIPTORS = 1_024
+"""that `select` can name"""
 Make = Callable[..., Supervisor]
 
 
@@ -67,6 +70,31 @@ def has_said(supervisor: Supervisor, lives: int) -> bool:
 def is_another(supervisor: Supervisor, pid: int) -> bool:
     """Say whether another process runs."""
     return supervisor.pid not in (None, pid)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process have more open files than `select` can name."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2 * DESCRIPTORS:
+        pytest.skip(f"{hard} open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * DESCRIPTORS), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < DESCRIPTORS:
+        opened.append(os.dup(opened[0]))
+    yield
+    for descriptor in opened:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_a_node_with_many_connections_keeps_its_executor(make: Make) -> None:
+    """Whatever number the pipe from a child has, it is read, and the child starts again."""
+    supervisor = make("print('up')")
+    supervisor.start()
+    wait_until(lambda: said(supervisor).count("up") >= 2)
+    assert supervisor.restarts >= 1
 
 
 def test_a_killed_child_is_started_again(make: Make) -> None:
