@@ -11,6 +11,7 @@ import msgspec
 from engine.address import decode_address, encode_address, is_prefix
 from engine.amounts import format_amount, parse_amount
 from engine.cli.options import keys_option, url_option
+from engine.cli.paying import MaybeSent, hand_over
 from engine.client import Client, NodeError
 from engine.constants import ADDRESS_PREFIX_DEFAULT
 from engine.errors import AddressError
@@ -139,7 +140,8 @@ def send(
 ) -> int:
     """Pay from a key of yours.
 
-    Exit code 1 if it was sent and did not come to what was waited for, 2 if it was not sent.
+    Exit code 1 if it was sent and did not come to what was waited for, or if nobody knows whether
+    it was sent; 2 if it was not sent.
     """
     store = Keystore(keys)
     with Client(url) as client:
@@ -150,8 +152,12 @@ def send(
         entry = store.get(sender)
         pair = store.open(sender, password_of(entry))
         record = client.transfer(pair, to, units, fee=fee_units, nonce=nonce)
-        name = client.send(record).hash
-        assert name == transaction_hash(record).hex(), "a node names a record by its hash"
+        name = transaction_hash(record).hex()
+        try:
+            hand_over(client, record)
+        except MaybeSent as unclear:
+            click.echo(str(unclear), err=True)
+            return ExitCode.FAILED
         if wait is None:
             if is_json:
                 print_json({"hash": name, "state": "pending"})
@@ -160,9 +166,10 @@ def send(
             return ExitCode.OK
         try:
             found = client.wait(name, wait, timeout_ms)
-        except NodeError as error:
+        except (NodeError, KeyboardInterrupt) as error:
             # It is sent: whoever reads exit code 2 as "nothing was done" would pay twice.
-            click.echo(f"sent {name}, and then:\n{error}", err=True)
+            why = str(error) or "stopped by the user"
+            click.echo(f"sent {name}, and then:\n{why}", err=True)
             return ExitCode.FAILED
     show_transaction(found, status, is_json)
     is_paid = found.receipt is not None and found.receipt.status == "SUCCESS"

@@ -1,0 +1,53 @@
+"""Hand a signed payment over, so that nobody pays twice because an answer was lost.
+
+A refusal means that nothing was paid. A connection that broke, a time that passed or Ctrl-C mean
+nothing: the node may have the record. Whoever is told that it was not sent signs another one, with
+the next nonce, and both are paid.
+"""
+
+from engine.client import Client, NodeError
+from engine.signing import transaction_hash
+
+_REFUSALS = ("transaction.", "address.", "query.busy")
+"""Beginnings of codes with which a node says that it did not take a record."""
+_TAKEN = ("pending", "included", "finalized")
+
+
+class MaybeSent(Exception):
+    """Nobody knows whether the node has the record; the argument tells a person what to do."""
+
+
+def hand_over(client: Client, record: bytes) -> None:
+    """Send a signed record and return when the node has it.
+
+    Raises NodeError if the node refuses it, MaybeSent if that is not known.
+    """
+    name = transaction_hash(record).hex()
+    try:
+        if client.send(record).hash == name:
+            return
+        why = "the node answered with another hash"
+    except NodeError as error:
+        # One that came twice, since the first answer was lost, is refused once it is in a block.
+        is_taken = _is_taken(client, name)
+        if is_taken:
+            return
+        if is_taken is not None and error.code.startswith(_REFUSALS):
+            raise
+        why = str(error)
+    except KeyboardInterrupt:
+        why = "stopped by the user"
+    nonce = int.from_bytes(record[8:16], "little")
+    raise MaybeSent(
+        f"{name} may be sent or not: {why}\n"
+        f"see where it is: python -m engine transaction {name}\n"
+        f"to send it again add --nonce {nonce}: only one of both can be paid"
+    )
+
+
+def _is_taken(client: Client, name: str) -> bool | None:
+    """Say whether the node has a transaction; None where it does not answer that."""
+    try:
+        return client.transaction(name).state in _TAKEN
+    except NodeError as error:
+        return False if error.code == "transaction.unknown" else None
