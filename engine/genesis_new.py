@@ -6,7 +6,6 @@ everybody. Reading it again is `engine/genesis_file.py`, which also checks what 
 
 import json
 import secrets
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -61,11 +60,15 @@ def write_new_genesis(
     accounts than the JSON may list go to an Arrow file beside it. Raises GenesisError, OSError.
     """
     assert 1 <= accounts <= ACCOUNTS_MAX, accounts
-    if out.exists():
-        raise genesis_error(
-            "exists", str(out), "there is a file already", "a genesis is never overwritten",
-            "choose another --out, or move the file away",
-        )  # fmt: skip
+    file = out.with_name(f"{out.stem}-accounts.arrow")
+    has_file = accounts > constants.GENESIS_INLINE_ACCOUNTS_MAX
+    # The accounts of a genesis that was moved away may be left: nobody could make them again.
+    for path in (out, file) if has_file else (out,):
+        if path.exists():
+            raise genesis_error(
+                "exists", str(path), "there is a file already", "a genesis is never overwritten",
+                "choose another --out, or move the file away",
+            )  # fmt: skip
     document: dict[str, Any] = {
         "version": constants.GENESIS_VERSION,
         "chain_id": chain_id,
@@ -81,8 +84,7 @@ def write_new_genesis(
     }
     balance = min(BALANCE, constants.SUPPLY_MAX // accounts)
     keys = [dev_key(number).public_key for number in range(accounts)]
-    file = out.with_name(f"{out.stem}-accounts.arrow")
-    if accounts <= constants.GENESIS_INLINE_ACCOUNTS_MAX:
+    if not has_file:
         prefix = constants.ADDRESS_PREFIX_DEFAULT
         document["accounts"] = [
             {"address": encode_address(key, prefix), "balance": balance} for key in keys
@@ -97,7 +99,7 @@ def write_new_genesis(
         part.write_bytes(data)
         part.replace(out)
     except BaseException:
-        with suppress(FileNotFoundError):  # few accounts have no file
+        if has_file:
             file.unlink()
         raise
     return genesis

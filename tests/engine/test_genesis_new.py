@@ -113,3 +113,16 @@ def test_the_commands_print_what_consensus_keeps(
     assert keys == sorted(member["public_key"][2:] for member in MEMBERS)
     assert main(["genesis", "show", "--genesis", str(out)]) == ExitCode.OK
     assert made["genesis_hash"] in capsys.readouterr().out
+
+
+def test_accounts_of_another_genesis_stay(tmp_path: Path) -> None:
+    """Where a genesis was moved away its accounts are neither overwritten nor removed."""
+    beside = tmp_path / "g-accounts.arrow"
+    beside.write_bytes(b"of another genesis")
+    with pytest.raises(GenesisError) as caught:
+        write(tmp_path / "g.json", GENESIS_INLINE_ACCOUNTS_MAX + 1)
+    assert (caught.value.code, caught.value.where) == ("genesis.exists", str(beside))
+    with pytest.raises(GenesisError, match="power"):
+        write(tmp_path / "g.json", 1, [MEMBERS[0] | {"power": 0}])
+    write(tmp_path / "g.json", 1)
+    assert beside.read_bytes() == b"of another genesis"
