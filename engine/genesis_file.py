@@ -139,6 +139,8 @@ def _parse(data: bytes, name: str) -> _File:
             parse_float=_refuse_number,
             parse_constant=_refuse_number,
         )
+        # Half of a surrogate pair is JSON, and no text that could be hashed, looked for or told.
+        json.dumps(raw, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise genesis_error(
             "json", name, "this is not JSON", str(error), "correct the file there"

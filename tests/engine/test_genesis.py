@@ -293,6 +293,8 @@ def test_ambiguous_json_is_refused() -> None:
     endless = text.replace('"chain_id": 7', '"chain_id": ' + "7" * 5000)
     assert error_of(endless).code == "genesis.json"
     assert error_of(text[:-1]).code == "genesis.json"
+    assert error_of(json.dumps(example() | {"version": "\ud800"})).code == "genesis.json"
+    assert error_of(json.dumps(example() | {"symbol": "\ud800"})).code == "genesis.json"
     assert error_of("[]").code == "genesis.field"
     twice = example()
     twice["validator_schedule"] *= 2
