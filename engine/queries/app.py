@@ -25,6 +25,7 @@ from engine.queries import answers, submission
 from engine.queries.errors import QueryError, bad_request, busy
 from engine.queries.events import EventLog, EventResponse, parse_wanted
 from engine.queries.openapi import document
+from engine.queries.proofs import TooSoon
 from engine.queries.reader import BEFORE_MAX, PAGE_DEFAULT, PAGE_MAX, Queries
 from engine.types import AT, At
 from engine.views import Changing
@@ -38,6 +39,8 @@ BODIES_MAX = 8
 """Bodies that are read at once: 8 x 12 MiB."""
 READ_ATTEMPTS = 5_000
 READ_PAUSE_MS = 1
+PROOF_ATTEMPTS = 20
+"""Times that a proof is asked for while others move the state; 5 s at most between them."""
 
 JSON = "application/json"
 ACCOUNTS = "/v1/accounts/"
@@ -124,6 +127,17 @@ class Api:
                 await asyncio.sleep(seconds(READ_PAUSE_MS))
         raise busy("the executor is at work on a large block")
 
+    async def _proven_account(self, address: str, at: At) -> answers.Account:
+        """Return an account with its proof; one that has to wait keeps no thread."""
+        for _ in range(PROOF_ATTEMPTS):
+            try:
+                found: answers.Account = await self._run(self._queries.proven_account, address, at)
+            except TooSoon as error:
+                await asyncio.sleep(seconds(error.after_ms))
+            else:
+                return found
+        raise busy("others ask for proofs at other blocks")
+
     # The paths
 
     async def _status(self, request: Request) -> Response:
@@ -134,7 +148,7 @@ class Api:
         asked = _parameters(request, "at", "proof")
         address, at = request.path_params["address"], _at(asked.get("at", AT[0]))
         if _flag(asked, "proof"):
-            return json_response(await self._run(self._queries.proven_account, address, at))
+            return json_response(await self._proven_account(address, at))
         return json_response(await self._settled_account(address, at))
 
     async def _history(self, request: Request) -> Response:

@@ -1,9 +1,13 @@
 """Proofs that a reader can check against a header alone. Spec: spec/proofs.md.
 
 An account's proof is made on the writer's thread, since the state may have to move to the block
-that is asked for. A transaction's proof is made from stored bytes, on the asking thread.
+that is asked for, and back for the next block: whoever asks for two blocks in turn could take most
+of the writer's time. So only a few proofs in a second may move it. A transaction's proof is made
+from stored bytes, on the asking thread.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,15 +23,59 @@ from kernels.backend import Backend
 from kernels.layout import NO_SLOT, U8
 from kernels.merkle import depth_of
 
+MOVE_PAUSE_MS = 250
+"""From one move of the state for a proof to the next one; a move over full blocks takes 50 ms."""
 
-def account_proof(executor: Executor, key: bytes, at: At) -> tuple[bytes, dict[str, Any]] | None:
+
+Found = tuple[bytes, dict[str, Any]]
+"""The hash of a block, and a proof without its header."""
+
+
+class TooSoon(Exception):
+    """The state would have to move, and did so for another proof just now: ask again later."""
+
+    def __init__(self, after_ms: int) -> None:
+        """Keep in how many milliseconds."""
+        super().__init__(f"ask again in {after_ms} ms")
+        self.after_ms = after_ms
+
+
+class AccountProver:
+    """Makes proofs of accounts, on the writer's thread alone."""
+
+    def __init__(
+        self, clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000
+    ) -> None:
+        """Let the first proof move the state at once."""
+        self._clock_ms = clock_ms
+        self._free_at_ms = clock_ms()
+
+    def prove(self, executor: Executor, key: bytes, at: At) -> Found | TooSoon | None:
+        """Return what `account_proof` does, or TooSoon where the state may not move yet."""
+        if executor.chain.position.block_hash == block_named(executor, at):
+            return account_proof(executor, key, at)
+        left_ms = self._free_at_ms - self._clock_ms()
+        if left_ms > 0:
+            return TooSoon(left_ms)  # an error on the writer's thread would stop the service
+        try:
+            return account_proof(executor, key, at)
+        finally:
+            self._free_at_ms = self._clock_ms() + MOVE_PAUSE_MS
+
+
+def block_named(executor: Executor, at: At) -> bytes:
+    """Return the hash of a followed block."""
+    finalized = executor.chain.finalized.block_hash
+    return {"finalized": finalized, "safe": executor.safe, "head": executor.head}[at]
+
+
+def account_proof(executor: Executor, key: bytes, at: At) -> Found | None:
     """Return a block's hash and the proof, without its header, of an account at that block.
 
     None if there is no such account. For the writer's thread: it leaves the state at the block.
     """
     chain = executor.chain
-    names = {"finalized": chain.finalized.block_hash, "safe": executor.safe, "head": executor.head}
-    name = names[at]
+    name = block_named(executor, at)
     executor.ensure(name)
     chain.switch(name)
     accounts = chain.state.accounts

@@ -19,7 +19,7 @@ from engine.header import Header
 from engine.pool_rules import PoolStatus
 from engine.queries import answers
 from engine.queries.errors import QueryError, bad_address, bad_request, busy, not_found, pruned
-from engine.queries.proofs import account_proof, transaction_proof
+from engine.queries.proofs import AccountProver, TooSoon, transaction_proof
 from engine.recent_blocks import BLOCKS_MAX
 from engine.service import Service
 from engine.store.indexes import Place
@@ -72,6 +72,7 @@ class Queries:
         self._software = software
         self._statuses: OrderedDict[bytes, U8] = OrderedDict()
         self._statuses_lock = Lock()
+        self._prover = AccountProver()
         prefix = store.genesis.address_prefix
         self._key_of = lru_cache(ADDRESSES_MAX)(partial(decode_address, prefix=prefix))
         self.address_of = lru_cache(ADDRESSES_MAX)(partial(encode_address, prefix=prefix))
@@ -138,11 +139,16 @@ class Queries:
         return self._settled(lambda: self.account(address, at))
 
     def proven_account(self, address: str, at: At) -> answers.Account:
-        """Return an account with the proof that the header of its block has it."""
+        """Return an account with the proof that the header of its block has it.
+
+        Raises QueryError, TooSoon.
+        """
         key = self.key_of(address)
         deadline = Deadline.after_ms(PROOF_WAIT_MS)
-        work = partial(account_proof, key=key, at=at)
+        work = partial(self._prover.prove, key=key, at=at)
         found = self.service.ask("a proof was made", work, deadline)
+        if isinstance(found, TooSoon):
+            raise found
         if found is None:
             raise not_found(
                 "proof.no_account",
