@@ -196,7 +196,8 @@ def _stretch(password: str, salt: bytes, operations: int, memory_bytes: int) -> 
     """Return the key that a password opens a box with."""
     key: bytes = argon2id.kdf(
         SecretBox.KEY_SIZE,
-        password.encode("utf-8"),
+        # The environment may have bytes that are no UTF-8: they are taken as they are.
+        password.encode("utf-8", "surrogateescape"),
         salt,
         opslimit=operations,
         memlimit=memory_bytes,

@@ -19,6 +19,9 @@ SEED_FILE_BYTES_MAX = 256
 def new_password() -> str:
     """Ask for a new password twice, or take that of the environment; raises KeystoreError."""
     given = os.environ.get(PASSWORD_VARIABLE)
+    if given == "":
+        # The file would say that it is sealed, and open for everybody who reads it.
+        raise _no_password(f"{PASSWORD_VARIABLE} is empty")
     if given is not None:
         return given
     first = _typed("password for the new key: ")

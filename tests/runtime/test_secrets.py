@@ -1,6 +1,7 @@
 """Passwords and seeds as a person hands them over: what is none is refused, nobody waits."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ def test_a_password_comes_from_the_environment_or_a_terminal(
     monkeypatch.setenv(secrets.PASSWORD_VARIABLE, "password")
     assert secrets.new_password() == secrets.password_of(entry) == "password"
     assert secrets.password_of(Keystore(tmp_path).add("b", bytes(32), None)) == ""
+
+
+def test_an_empty_password_of_the_environment_seals_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new key gets none; one that was sealed so before still opens."""
+    entry = Keystore(tmp_path).add("a", bytes(32), "")
+    monkeypatch.setenv(secrets.PASSWORD_VARIABLE, "")
+    with pytest.raises(KeystoreError, match="TOS_PASSWORD is empty"):
+        secrets.new_password()
+    assert Keystore(tmp_path).open("a", secrets.password_of(entry)).seed == bytes(32)
+
+
+def test_a_password_may_be_any_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an environment has that is no UTF-8 opens what it sealed."""
+    monkeypatch.setenv(secrets.PASSWORD_VARIABLE, os.fsdecode(b"p\xffw"))
+    entry = Keystore(tmp_path).add("a", bytes(32), secrets.new_password())
+    assert Keystore(tmp_path).open("a", secrets.password_of(entry)).seed == bytes(32)
 
 
 def test_a_new_password_is_typed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
