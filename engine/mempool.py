@@ -5,7 +5,8 @@ Local policy; no rule of it reaches consensus. A transaction is taken in when
 1. a payload of this chain can carry it (version, kind, chain, reserved bytes), it may still be
    included at the next height, its fee is at least the chain's minimum, its signature is valid
    (`pool_admission.py`, off the writer's thread);
-2. its sender has an account at the head, its recipient has one or gets enough for one;
+2. its sender has an account at the head, its recipient has one or gets enough for one, and there
+   is room for it;
 3. its nonce is one of the 4,096 from the account's next on. Nonces that follow each other are
    *ready*; beyond a gap at most 64 are *parked*;
 4. the account can pay it beside everything else that its sender has here;
@@ -151,11 +152,11 @@ class Mempool:
             pending_rows.find_rows(self.rows, key_words(hashes), found)
         return found
 
-    def add(self, batch: Checked, read: AccountsRead, *, now_ms: int) -> U8:
+    def add(self, batch: Checked, read: AccountsRead, *, now_ms: int, is_full: bool = False) -> U8:
         """Take a batch in; return a PoolReason for each record, (n,) uint8.
 
         read: accounts at the pool's head, of the batch's senders and then of its recipients, 2n.
-        At most BATCH_MAX records.
+        is_full: no payload may create an account there. At most BATCH_MAX records.
         """
         count = len(batch.codes)
         assert count <= BATCH_MAX, "a batch has a bound"
@@ -165,6 +166,8 @@ class Mempool:
         _mark(codes, ~read.exists[:count], PoolReason.UNKNOWN_SENDER)
         is_small = ~read.exists[count:] & (amounts < np.uint64(self.rules.account_minimum))
         _mark(codes, is_small, PoolReason.RECIPIENT_BELOW_MINIMUM)
+        if is_full:
+            _mark(codes, ~read.exists[count:], PoolReason.ACCOUNTS_FULL)
         with self.lock:
             is_late = batch.words[:, pending_rows.UNTIL] <= np.uint64(self.height)
             _mark(codes, is_late, PoolReason.EXPIRED)
@@ -232,6 +235,17 @@ class Mempool:
         """Let rows go; what needed their nonces is parked."""
         with self.lock:
             self._drop(rows, reason, now_ms)
+
+    def drop_creating(self, has_account: Callable[[U8], NDArray[np.bool_]], *, now_ms: int) -> None:
+        """Let go what would create an account: the chain has no room, and it stops its sender.
+
+        has_account: says for each of (n, 32) keys whether it has one.
+        """
+        with self.lock:
+            rows = np.flatnonzero(self.rows.rank[: self._high()])
+            if len(rows):
+                is_kept = has_account(_bytes_of(self.rows.words[rows], _RECORD_KEYS[1]))
+                self.drop(rows[~is_kept].astype(np.uint32), PoolReason.ACCOUNTS_FULL, now_ms=now_ms)
 
     def settle(self) -> None:
         """Put all chains in order, so that rank and age are right. Called under the lock."""

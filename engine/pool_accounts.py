@@ -74,6 +74,16 @@ def read_at(chain: Chain, target: Node, keys: U8) -> AccountsRead:
     return AccountsRead(exists=exists, balances=balances, nonces=nonces)
 
 
+def count_at(chain: Chain, target: Node) -> int:
+    """Return how many accounts a block of the tree has; results as for `read_at`."""
+    way = route(chain, chain.position, target)
+    if way.done:
+        return chain.outcome(way.done[-1].block_hash).changes.count_after
+    if way.undone:
+        return chain.outcome(way.undone[-1].block_hash).changes.count_before
+    return chain.state.count
+
+
 def _put(slots: U32, changes: Changes, new_balances: U64, new_nonces: U64,
          balances: U64, nonces: U64) -> None:  # fmt: skip
     """Give the rows whose slot a block changed its values."""

@@ -21,7 +21,7 @@ from engine.constants import TRANSACTION_BYTES
 from engine.events import Notice, Report
 from engine.executor import Executor
 from engine.mempool import Listener, Mempool
-from engine.pool_accounts import Route, read_accounts, read_at, route
+from engine.pool_accounts import Route, count_at, read_accounts, read_at, route
 from engine.pool_admission import Admission
 from engine.pool_file import POOL_FILE_NAME, PoolFileRefused, read_pool, remove_pool, write_pool
 from engine.pool_rules import (
@@ -33,12 +33,13 @@ from engine.pool_rules import (
     PoolLimits,
     PoolReason,
     PoolStatus,
+    room_for_accounts,
 )
 from engine.recent_blocks import RecentBlocks
 from engine.writer import POLL_MS, seconds
 from engine_api.protocol import NS_PER_MS
 from engine_api.types import EngineApiError, ErrorCode, SubmitResult
-from kernels.layout import U8
+from kernels.layout import NO_SLOT, U8
 
 BATCHES_MAX = 64
 """Batches that wait for the writer; as many as a server lets in."""
@@ -104,6 +105,8 @@ class PoolKeeper:
         self._waiting: deque[_Waiting] = deque()
         self._is_called = False
         """whether the writer is about to take what waits"""
+        self._is_full = False
+        """whether what waits was looked through since accounts have no room"""
         executor.ensure(executor.head)
         for node in route(executor.chain, executor.chain.finalized, head).done:
             self._remember(node)
@@ -171,13 +174,15 @@ class PoolKeeper:
             self._is_called = False
         chain = self._executor.chain
         head = chain.node(self._head)
+        is_full = self._is_full_at(count_at(chain, head))
         failure: BaseException | None = None
         for waiting in batches:
             batch = waiting.batch
             try:
                 if failure is None:
                     read = read_at(chain, head, np.concatenate([batch.senders, batch.recipients]))
-                    waiting.codes = self.pool.add(batch, read, now_ms=self._clock_ms())
+                    now_ms = self._clock_ms()
+                    waiting.codes = self.pool.add(batch, read, now_ms=now_ms, is_full=is_full)
             except BaseException as error:
                 failure = error
             waiting.error = failure
@@ -211,11 +216,26 @@ class PoolKeeper:
             way = Route(undone=[], done=[])
         move = self._move(way, top, is_refresh=self._head not in chain)
         self.pool.follow(move, now_ms=self._clock_ms())
+        self._follow_room(len(move.returned) > 0)
         for node in way.undone:
             self.recent.remove(node.block_hash)
         for node in way.done:
             self._remember(node)
         self._head = top.block_hash
+
+    def _is_full_at(self, count: int) -> bool:
+        """Say whether no payload creates an account where there are so many."""
+        return not room_for_accounts(self._executor.rules.accounts_max, count)
+
+    def _follow_room(self, has_returned: bool) -> None:
+        """Let go what needs an account that cannot be, once, when the room has come to an end."""
+        state = self._executor.chain.state
+        is_full, was_full = self._is_full_at(state.count), self._is_full
+        self._is_full = is_full
+        if is_full and (has_returned or not was_full):
+            self.pool.drop_creating(
+                lambda keys: state.accounts.lookup(keys) != NO_SLOT, now_ms=self._clock_ms()
+            )
 
     def _move(self, way: Route, top: Node, *, is_refresh: bool) -> Move:
         """Return what the pool must know of a way; is_refresh: ask for every sender anew."""

@@ -49,6 +49,8 @@ class PoolReason(IntEnum):
     UNKNOWN_SENDER = 16
     RECIPIENT_BELOW_MINIMUM = 17
     """the recipient has no account, and the amount is less than a new one needs"""
+    ACCOUNTS_FULL = 18
+    """the recipient has no account, and the chain has no room for another one"""
     NONCE_USED = pending.NONCE_USED
     """as a reason to leave: another transaction with the same nonce was included"""
     NONCE_TOO_FAR = pending.NONCE_TOO_FAR
@@ -94,6 +96,14 @@ def status_of_leaving(reason: int) -> PoolStatus:
     if reason in (PoolReason.NONCE_USED, PoolReason.REPLACED_BY_FEE):
         return PoolStatus.REPLACED
     return PoolStatus.EXPIRED if reason == PoolReason.EXPIRED else PoolStatus.DROPPED
+
+
+def room_for_accounts(accounts_max: int, count: int) -> int:
+    """Return how many accounts a payload may create where so many exist.
+
+    One is left over for the fee recipient.
+    """
+    return max(accounts_max - count - 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

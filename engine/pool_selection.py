@@ -15,6 +15,7 @@ from engine.columns import COLUMN_TABLE, from_records
 from engine.lanes import I64
 from engine.mempool import Mempool
 from engine.pool_accounts import read_accounts
+from engine.pool_rules import room_for_accounts
 from engine.state import State
 from kernels import pending_order
 from kernels.host_accounts import read_only
@@ -90,8 +91,7 @@ def _judge(
     recipients = np.ascontiguousarray(words[:, 12:16]).view(np.uint8)
     is_new = (state.accounts.lookup(recipients) == NO_SLOT).view(np.uint8)
     is_kept = np.zeros(count, np.uint8)
-    # One account is left over for the fee recipient.
-    room = max(pool.rules.accounts_max - state.count - 1, 0)
+    room = room_for_accounts(pool.rules.accounts_max, state.count)
     numbers = (limits.bytes, limits.transactions, limits.objects, room, height, minimum)
     kept, opened, is_full = pending_order.judge(
         *(words, lane_of, read.nonces, spendable, read.exists.view(np.uint8), is_new),

@@ -54,6 +54,10 @@ SENTENCES: dict[PoolReason, tuple[str, str]] = {
         "the recipient has no account, and the amount is less than a new one needs",
         "send at least account_minimum, see /v1/status",
     ),
+    PoolReason.ACCOUNTS_FULL: (
+        "the recipient has no account, and the chain has no room for new ones",
+        "pay to an account that exists",
+    ),
     PoolReason.NONCE_USED: ("the nonce is used already", _AGAIN),
     PoolReason.NONCE_TOO_FAR: ("the nonce is too far ahead of the account's next one", _AGAIN),
     PoolReason.INSUFFICIENT_BALANCE: (

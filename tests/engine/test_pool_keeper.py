@@ -14,7 +14,7 @@ from engine.pool_file import POOL_FILE_NAME, write_pool
 from engine.pool_rules import PoolReason, PoolStatus
 from engine_api.types import Attributes, Limits, PayloadRequest, SubmitResult, Verdict
 from spec import oracle
-from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home
+from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home, Maker, key_pair, small_genesis
 from tests.engine_api.toy import Block
 
 ALL_QUEUED = {SubmitResult.QUEUED}
@@ -141,6 +141,39 @@ def test_a_parent_ahead_of_the_head(home: Home) -> None:
     more = transfers(home, 8, 24)
     assert set(home.service.submit(records(more)).results) == ALL_QUEUED
     assert home.service.queued_count == 32
+
+
+def test_a_chain_without_room_for_accounts(tmp_path: Path) -> None:
+    """What would create an account is refused, and what waited goes: it would stop its sender."""
+    home = Home(tmp_path / "home", Maker(small_genesis(SENDERS, accounts_max=SENDERS + 3)))
+    make, known, new = home.maker.transaction, key_pair(1)[0], [bytes([n]) * 32 for n in range(4)]
+    queue = [make(0, 0, new[0]), make(0, 1, known), make(3, 0, new[1])]
+    assert set(home.service.admit(records(queue))) == {PoolReason.ACCEPTED}
+    assert built_on(home, None) == queue
+    full = home.maker.block_of(None, [make(2, 0, new[2]), make(2, 1, new[3])], 1_500)
+    home.service.new_payload(full.header, full.payload)
+    queue.append(make(5, 0, new[1]))
+    assert set(home.service.admit(records(queue[3:]))) == {PoolReason.ACCEPTED}
+    follow(home, full)
+    built_on(home, None)
+    for item in (queue[0], queue[2], queue[3]):
+        answer = home.service.status_of(oracle.transaction_hash(item))
+        assert (answer.status, answer.reason) == (PoolStatus.DROPPED, PoolReason.ACCOUNTS_FULL)
+    again = [make(0, 0, new[0], fee=2), make(0, 0, known), make(3, 0, new[2])]
+    assert home.service.admit(records(again)).tolist() == [
+        PoolReason.ACCOUNTS_FULL,
+        PoolReason.ACCEPTED,
+        PoolReason.ACCEPTED,
+    ]
+    assert set(built_on(home, full)) == {again[1], queue[1], again[2]}
+    other = home.maker.block_of(None, [make(2, 0, known)], 1_600)
+    follow(home, other)
+    assert statuses(home, [again[2]]) == {PoolStatus.PENDING}
+    assert home.service.admit(records([make(4, 0, new[0])])).tolist() == [PoolReason.ACCEPTED]
+    follow(home, home.maker.block_of(full, [make(2, 2, known)], 2_500))
+    assert statuses(home, [make(4, 0, new[0])]) == {PoolStatus.DROPPED}
+    assert home.service.failure == ""
+    home.close()
 
 
 def test_reasons_are_told(home: Home) -> None:
