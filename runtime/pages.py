@@ -2,14 +2,17 @@
 
 /healthz answers 200 while the process lives, /readyz 200 while it serves and 503 with the reason
 otherwise. A page stands at a path, or below a prefix with one parameter. Only GET and HEAD, only
-loopback, no request body. A client that falls silent loses its connection, and however many come,
-threads and waiting connections are few. The Engine API is elsewhere (`engine_api/server.py`).
+loopback, no request body. A client that falls silent loses its connection, and so does one that
+takes too long; however many come, threads and waiting connections are few. The Engine API is
+elsewhere (`engine_api/server.py`).
 """
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -17,12 +20,19 @@ from typing import Any
 from engine_api.transport import is_loopback, split_host_port
 from runtime.errors import ExplainedError, advice_on_listening
 
+NS_PER_S = 1_000_000_000
 THREADS = 4
 """requests that are answered at once"""
 WAITING_MAX = 16
 """connections that wait for a thread; more are closed at once"""
 TIMEOUT_S = 2
 """of silence, after which a client loses its connection"""
+REQUEST_MAX_S = 10
+"""for a request: who sends a byte a second would hold a thread for hours"""
+ANSWER_BYTES_PER_S = 2**20
+"""that a client takes at least of an answer, on the average"""
+WRITE_BYTES = 2**16
+"""of an answer that have TIMEOUT_S, so that a slow line gets a long page, too"""
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -56,13 +66,24 @@ class PageServer(HTTPServer):
     request_queue_size = WAITING_MAX
     allow_reuse_address = True
 
-    def __init__(self, address: str, pages: Pages, prefixes: Prefixes | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        pages: Pages,
+        prefixes: Prefixes | None = None,
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         """Listen at HOST:PORT (port 0: a free one); raises HttpError."""
         host, port = _split(address)
         self._pages = pages
         self._prefixes = prefixes or {}
         assert all(prefix.endswith("/") for prefix in self._prefixes), self._prefixes
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._clock_ns = clock_ns
+        self._running: dict[socket.socket, int] = {}
+        """connection that a thread works for -> until when"""
+        self._running_lock = threading.Lock()
         self._places = threading.BoundedSemaphore(THREADS + WAITING_MAX)
         self._workers = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
         self._thread = threading.Thread(target=self.serve_forever, name="http", daemon=True)
@@ -78,6 +99,12 @@ class PageServer(HTTPServer):
                 what_to_do=advice_on_listening(error),
             ) from error
         self.address = f"{host}:{self.server_port}" if ":" not in host else address
+
+    @property
+    def running_count(self) -> int:
+        """Requests that threads work for now."""
+        with self._running_lock:
+            return len(self._running)
 
     def server_bind(self) -> None:
         """Bind without looking the host's name up, which may wait for a network."""
@@ -123,13 +150,31 @@ class PageServer(HTTPServer):
         # What else is raised there is a bug, which the pool then writes to stderr.
         job.add_done_callback(lambda done: None if done.cancelled() else done.result())
 
+    def service_actions(self) -> None:
+        """Hang up on those who take too long; called twice a second."""
+        now_ns = self._clock_ns()
+        with self._running_lock:
+            for request, until_ns in self._running.items():
+                if until_ns <= now_ns:
+                    with suppress(OSError):  # it has gone by itself
+                        request.shutdown(socket.SHUT_RDWR)
+
+    def allow(self, request: socket.socket, answer_bytes: int = 0) -> None:
+        """Give a connection the time of a request, and that of an answer of so many bytes."""
+        allowed_s = REQUEST_MAX_S + answer_bytes // ANSWER_BYTES_PER_S
+        with self._running_lock:
+            self._running[request] = self._clock_ns() + allowed_s * NS_PER_S
+
     def _work(self, request: Any, client_address: Any) -> None:
+        self.allow(request)
         try:
             self.finish_request(request, client_address)
         except OSError:
             # The client has gone or was too slow: its loss, and nothing that a node should log.
             return
         finally:
+            with self._running_lock:
+                del self._running[request]
             self.shutdown_request(request)
             self._places.release()
 
@@ -154,7 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         if has_body:
-            self.wfile.write(page.body)
+            self.server.allow(self.connection, len(page.body))
+            for start in range(0, len(page.body), WRITE_BYTES):
+                self.wfile.write(page.body[start : start + WRITE_BYTES])
 
     def log_message(self, *_: object) -> None:
         """Write nothing: a probe per second would fill the log."""

@@ -4,13 +4,24 @@ import errno
 import http.client
 import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 
 import pytest
 
 from runtime.errors import advice_on_listening
-from runtime.pages import THREADS, WAITING_MAX, HttpError, Page, PageServer, text_page
+from runtime.pages import (
+    NS_PER_S,
+    THREADS,
+    WAITING_MAX,
+    HttpError,
+    Page,
+    PageServer,
+    text_page,
+)
 
 
 def broken() -> Page:
@@ -123,3 +134,56 @@ def test_why_nothing_can_listen_decides_what_to_do() -> None:
     }
     assert len(found) == 3
     assert "stop the process" in advice_on_listening(OSError(errno.EADDRINUSE, ""))
+
+
+def test_who_takes_too_long_holds_no_thread() -> None:
+    """Clients that send a byte now and then are never silent, and lose their connections."""
+    hours_ns = [0]
+    pages = {"/healthz": lambda: text_page(HTTPStatus.OK, "ok")}
+    server = PageServer("127.0.0.1:0", pages, clock_ns=lambda: time.monotonic_ns() + hours_ns[0])
+    place = ("127.0.0.1", server.server_port)
+    server.start()
+    slow = [socket.create_connection(place, timeout=10) for _ in range(THREADS)]
+    is_over = threading.Event()
+
+    def send_slowly() -> None:
+        while not is_over.wait(0.1):
+            for client in slow:
+                with suppress(OSError):  # it has lost its connection
+                    client.send(b"G")
+
+    sender = threading.Thread(target=send_slowly)
+    sender.start()
+    try:
+        pause = threading.Event()
+        for _ in range(1_000):
+            if server.running_count == THREADS:
+                break
+            pause.wait(0.01)
+        assert server.running_count == THREADS
+        hours_ns[0] = 3_600 * NS_PER_S
+        assert ask(server, "GET", "/healthz") == (HTTPStatus.OK, b"ok\n")
+    finally:
+        is_over.set()
+        sender.join()
+        for client in slow:
+            client.close()
+        server.stop()
+
+
+def test_a_slow_line_gets_a_long_page() -> None:
+    """A client that takes some of an answer now and then gets all of it, however long it takes."""
+    body = bytes(range(256)) * 2**16
+    pages = {"/long": lambda: Page(status=HTTPStatus.OK, content_type="x/y", body=body)}
+    server = PageServer("127.0.0.1:0", pages)
+    server.start()
+    pause = threading.Event()
+    parts = []
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        client.sendall(b"GET /long HTTP/1.0\r\n\r\n")
+        while part := client.recv(2**20):
+            parts.append(part)
+            pause.wait(0.02)
+    assert b"".join(parts).endswith(b"\r\n\r\n" + body)
+    server.stop()
