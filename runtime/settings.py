@@ -185,6 +185,15 @@ class Layers(Generic[S]):
 
     def _convert(self, values: dict[str, Any], origins: Mapping[str, str]) -> S:
         """Return checked settings, or raise ConfigError that names where the bad one came from."""
+        for key, value in values.items():
+            if isinstance(value, str) and not value.isascii() and not _is_text(value):
+                raise ConfigError(
+                    "config.value",
+                    what=f"{key} cannot be {value!r}",
+                    where=f"{key} from {origins.get(key, 'unknown')}",
+                    why="it has bytes that are no UTF-8",
+                    what_to_do=self.meanings.get(key, ""),
+                )
         try:
             return msgspec.convert(values, self.settings, strict=True)
         except msgspec.ValidationError as error:
@@ -202,6 +211,15 @@ class Layers(Generic[S]):
                 if words
                 else self.meanings.get(key, ""),
             ) from error
+
+
+def _is_text(value: str) -> bool:
+    """Say whether a text of the system is one that can be written down."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -226,7 +244,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             what_to_do="name the right file with --config",
         )
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors begin with a mark
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             "config.syntax",

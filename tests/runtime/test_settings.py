@@ -102,3 +102,18 @@ def test_a_number_in_a_variable_is_judged_as_one(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=why):
             LAYERS.load(home, environment={LAYERS.variable("size"): text}, flags={})
+
+
+def test_a_file_may_begin_with_a_mark_of_its_editor(tmp_path: Path) -> None:
+    """A byte order mark and lines that end in two characters are what some editors write."""
+    (tmp_path / "node.toml").write_bytes(b'\xef\xbb\xbfcolour = "blue"\r\nsize = 7\r\n')
+    assert load(tmp_path).settings == Few(colour="blue", size=7)
+
+
+def test_a_variable_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8 are refused with the variable's name."""
+    broken = {LAYERS.variable("colour"): "\udcff"}
+    with pytest.raises(ConfigError, match="FEW_COLOUR") as caught:
+        load(tmp_path, environment=broken)
+    assert "no UTF-8" in caught.value.why
+    assert load(tmp_path, environment={LAYERS.variable("colour"): "grün"}).settings.colour == "grün"
