@@ -9,7 +9,7 @@ import http.client
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -89,28 +89,28 @@ class Client:
         asked: dict[str, str] = {} if at == "finalized" else {"at": at}
         if is_proven:
             asked["proof"] = "1"
-        return self._get(f"/v1/accounts/{address}", answers.Account, asked)
+        return self._get(f"/v1/accounts/{_part(address)}", answers.Account, asked)
 
     def history(self, address: str, before: str | None = None, limit: int = 20) -> answers.History:
         """Return a page of final transactions of an account, newest first."""
         asked = {"limit": str(limit)} | ({} if before is None else {"before": before})
-        return self._get(f"/v1/accounts/{address}/transactions", answers.History, asked)
+        return self._get(f"/v1/accounts/{_part(address)}/transactions", answers.History, asked)
 
     def transaction(
         self, transaction_hash: str, *, is_proven: bool = False
     ) -> answers.TransactionAnswer:
         """Return where a transaction is."""
         asked = {"proof": "1"} if is_proven else {}
-        path = f"/v1/transactions/{transaction_hash}"
+        path = f"/v1/transactions/{_part(transaction_hash)}"
         return self._get(path, answers.TransactionAnswer, asked)
 
     def receipt(self, transaction_hash: str) -> answers.Receipt:
         """Return what a transaction came to."""
-        return self._get(f"/v1/receipts/{transaction_hash}", answers.Receipt)
+        return self._get(f"/v1/receipts/{_part(transaction_hash)}", answers.Receipt)
 
     def block(self, name: str) -> answers.Block:
         """Return a block by height, hash, or the word finalized, safe or head."""
-        return self._get(f"/v1/blocks/{name}", answers.Block)
+        return self._get(f"/v1/blocks/{_part(name)}", answers.Block)
 
     def events(
         self, accounts: tuple[str, ...] = (), *, last_event_id: str | None = None
@@ -248,6 +248,11 @@ class Client:
             why=str(error) or type(error).__name__,
             what_to_do="start one (python -m engine dev), or name another with --url",
         )
+
+
+def _part(text: str) -> str:
+    """Return any text, as a person typed it, as one part of a path: the node says what it is."""
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def _refused(data: bytes, status: int, url: str) -> NodeError:

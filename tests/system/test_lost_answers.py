@@ -135,3 +135,14 @@ def test_a_refusal_is_one(line: Line, capsys: pytest.CaptureFixture[str]) -> Non
     assert main((*SEND, "--fee", "0")) == 2
     assert "code: transaction.fee_below_minimum" in capsys.readouterr().err
     assert line.payments() == 0
+
+
+@pytest.mark.parametrize("word", ["transaction", "block"])
+def test_whatever_is_typed_is_asked_for(
+    line: Line, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name in any letters, with spaces or slashes, is one that the node does not know."""
+    for name in ("\u00fc", "a b\r\nx: y", "../status", "\udcff", "1?x=1"):
+        assert main((word, name)) == 2
+        said = capsys.readouterr().err
+        assert "code: query.hash" in said or "code: http.404" in said, (name, said)
