@@ -154,9 +154,9 @@ def _post_one() -> dict[str, Any]:
 def _post_batch() -> dict[str, Any]:
     binary = {"schema": {"type": "string", "format": "binary"}}
     meaning = (
-        "Records of 192 bytes come back as a byte each, in order. A stream in Arrow's format with "
-        "the columns of a transaction comes back as one with a column `status`. The numbers: "
-        + ", ".join(f"{reason.value} {reason.name}" for reason in PoolReason)
+        "Records of 192 bytes come back as a byte each, in order. A stream in Arrow's format, not "
+        "compressed, with the columns of a transaction comes back as one with a column `status`. "
+        "The numbers: " + ", ".join(f"{reason.value} {reason.name}" for reason in PoolReason)
     )
     return {
         "summary": "Send many signed transfers",
