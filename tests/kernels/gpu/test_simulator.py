@@ -24,16 +24,13 @@ LONGEST = ("sim_accounts", "sim_failures", "sim_lanes")
 PROCESSES_MAX = 4
 
 
-def run_in_simulator(*arguments: str) -> str:
-    """Run pytest with the simulator; returns what it printed, and fails if it failed."""
-    environment = dict(
-        os.environ, NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1", TOS_TEST_SEED=str(SEED)
-    )
+def run_in_simulator(path: Path, environment: dict[str, str]) -> str:
+    """Run pytest on a file; returns what it printed, and fails if it failed."""
     # Bodies wrap on purpose, which compiled code does without a word.
     wrapping = "ignore:overflow encountered:RuntimeWarning"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", wrapping]
     done = subprocess.run(
-        [*command, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True,
+        [*command, str(path)], cwd=REPOSITORY, env=environment, capture_output=True, text=True,
         timeout=SECONDS_MAX, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-2_000:]
@@ -46,9 +43,13 @@ def printed(request: pytest.FixtureRequest) -> Iterator[dict[Path, Future[str]]]
     chosen = {item.name for item in request.session.items if item.parent is request.node}
     files = [path for path in FILES if f"{test_in_the_simulator.__name__}[{path.stem}]" in chosen]
     files.sort(key=lambda path: path.stem not in LONGEST)
+    # Made here, not by the threads: pytest changes its own environment from test to test.
+    environment = dict(
+        os.environ, NUMBA_ENABLE_CUDASIM="1", NUMBA_DISABLE_JIT="1", TOS_TEST_SEED=str(SEED)
+    )
     with ThreadPoolExecutor(min(PROCESSES_MAX, len(os.sched_getaffinity(0)))) as pool:
         try:
-            yield {path: pool.submit(run_in_simulator, str(path)) for path in files}
+            yield {path: pool.submit(run_in_simulator, path, environment) for path in files}
         finally:
             pool.shutdown(cancel_futures=True)
 
