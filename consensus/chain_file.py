@@ -22,6 +22,7 @@ from consensus.core.types import (
     Validator,
 )
 from engine_api.parameters import UNFINALIZED_MAX, objection
+from runtime.decoding import decodable
 from runtime.errors import ExplainedError
 
 assert UNFINALIZED_MAX == state.UNFINALIZED_MAX, "spec/consensus.md, P2"
@@ -46,6 +47,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 Members = Annotated[tuple[Member, ...], Meta(min_length=1, max_length=VALIDATOR_COUNT_MAX)]
 
 
+@decodable
 class ChainFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file: printed by the executor's command, never written by hand."""
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from runtime import settings
+from runtime.decoding import decodable
 from runtime.logs import LogFormat, LogLevel
 from runtime.settings import ConfigError, Text
 
@@ -29,6 +30,7 @@ Offset = Annotated[int, Meta(ge=-OFFSET_MS_MAX, le=OFFSET_MS_MAX)]
 _ADDRESS = re.compile(r"tcp://([0-9A-Za-z.-]+|\[[0-9a-fA-F:]+\]):([0-9]{1,5})")
 
 
+@decodable
 class Peer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `[[peers]]` table: whom this node dials, and where."""
 

@@ -28,6 +28,7 @@ import msgspec
 from consensus.chain_file import CHAIN_NAME, ChainFile, parse_chain, read_chain
 from consensus.core.journal import empty_journal, observer_journal
 from consensus.journal import JournalDamaged, create_journal, read_journal
+from runtime.decoding import decodable
 from runtime.durable import sync_folder
 from runtime.errors import ExplainedError
 from runtime.keystore import KeyEntry, Keystore
@@ -260,6 +261,7 @@ def _orphan(path: Path, why: str) -> HomeError:
     )
 
 
+@decodable
 class _GenesisFile(msgspec.Struct):
     """What a copy has to know of a genesis; its executor has read all of it before."""
 

@@ -30,6 +30,7 @@ from consensus.home import (
     ask_executor,
     create_home,
 )
+from runtime.decoding import decodable
 from runtime.keypair import SEED_BYTES, KeyPair
 from runtime.settings import FILE_NAME, set_keys, toml_table
 
@@ -64,6 +65,7 @@ class ScheduledMember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     power: Annotated[int, Meta(ge=1)]
 
 
+@decodable
 class ScheduledSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The validators from an epoch on: names (`validator2`) or keys, their power 1 unless given."""
 

@@ -19,6 +19,7 @@ from engine.address import decode_address, is_prefix
 from engine.errors import AddressError, GenesisError
 from engine.genesis import Genesis, Parameters, accounts_hash, genesis_error, make_genesis
 from kernels.layout import U8, U64
+from runtime.decoding import decodable
 
 JSON_BYTES_MAX = 2**24
 """Of the JSON itself; accounts beyond that stand in a file of their own."""
@@ -42,6 +43,7 @@ class _Account(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     balance: int | str
 
 
+@decodable
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: int
     chain_id: int

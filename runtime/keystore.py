@@ -17,6 +17,7 @@ import nacl.pwhash.argon2id as argon2id
 from msgspec import Meta
 from nacl.secret import SecretBox
 
+from runtime.decoding import decodable
 from runtime.durable import create_file
 from runtime.errors import ExplainedError
 from runtime.keypair import SEED_BYTES, KeyPair
@@ -36,6 +37,7 @@ class KeystoreError(ExplainedError):
     """A key that cannot be had. Codes begin with `key.`"""
 
 
+@decodable
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     version: Annotated[int, Meta(ge=VERSION, le=VERSION)]
     public_key: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_orig
 import msgspec
 from msgspec import Meta
 
+from runtime.decoding import decodable
 from runtime.errors import ExplainedError
 
 FILE_NAME = "node.toml"
@@ -64,7 +65,7 @@ class Layers(Generic[S]):
         whose default is a tuple holds tables. meanings: of every key, in their order. prefix: of
         the variables. program: as a person types it.
         """
-        self.settings = settings
+        self.settings = decodable(settings)
         self.meanings = meanings
         self.keys: tuple[str, ...] = settings.__struct_fields__
         self._prefix = prefix

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from runtime.decoding import decodable
+
 TransactionState = Literal[
     "pending", "included", "finalized", "rejected", "replaced", "dropped", "expired"
 ]
@@ -18,6 +20,7 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Base of all answers."""
 
 
+@decodable
 class Error(Answer, frozen=True, kw_only=True):
     """Why there is no answer."""
 
@@ -35,6 +38,7 @@ class BlockName(Answer, frozen=True, kw_only=True):
     hash: str
 
 
+@decodable
 class Status(Answer, frozen=True, kw_only=True):
     """The chain, its rules, and where this node stands."""
 
@@ -55,6 +59,7 @@ class Status(Answer, frozen=True, kw_only=True):
     software: str
 
 
+@decodable
 class Account(Answer, frozen=True, kw_only=True):
     """An account at a followed block."""
 
@@ -89,6 +94,7 @@ class Transaction(Answer, frozen=True, kw_only=True):
     signature: str
 
 
+@decodable
 class Receipt(Answer, frozen=True, kw_only=True):
     """What an included transaction came to."""
 
@@ -102,6 +108,7 @@ class Receipt(Answer, frozen=True, kw_only=True):
     is_final: bool
 
 
+@decodable
 class TransactionAnswer(Answer, frozen=True, kw_only=True):
     """Where a transaction is on its way."""
 
@@ -123,6 +130,7 @@ class HistoryEntry(Answer, frozen=True, kw_only=True):
     receipt: Receipt
 
 
+@decodable
 class History(Answer, frozen=True, kw_only=True):
     """A page of an account's final transactions, newest first."""
 
@@ -132,6 +140,7 @@ class History(Answer, frozen=True, kw_only=True):
     """what to ask the next page with; null on the last one"""
 
 
+@decodable
 class Block(Answer, frozen=True, kw_only=True):
     """A block's header."""
 

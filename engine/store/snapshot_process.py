@@ -31,6 +31,7 @@ from engine.store.snapshot import (
     write_snapshot,
 )
 from kernels.backend import open_backend
+from runtime.decoding import decodable
 from runtime.errors import ExplainedError
 
 NICE = 10
@@ -49,6 +50,7 @@ class DeltaPlace(msgspec.Struct, frozen=True):
     body_bytes: int
 
 
+@decodable
 class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True):
     """What the child needs to know; hashes in hex."""
 
@@ -63,6 +65,7 @@ class SnapshotJob(msgspec.Struct, frozen=True, kw_only=True):
     """of the blocks after the base up to `height`, in order"""
 
 
+@decodable
 class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
     """A line from the child."""
 
