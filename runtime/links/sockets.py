@@ -5,6 +5,7 @@ everything else is malformed. Spec: spec/network.md#messages.
 """
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -29,6 +30,7 @@ CONNECT_MS = 3_000
 BACKLOG = 128
 ZERO_COPY_BYTES = 2**16
 """from here on a frame is handed to libzmq without a copy"""
+_PREPARING = threading.Lock()
 
 
 class LinkError(ExplainedError):
@@ -105,7 +107,18 @@ def _set_family(made: Socket, address: str) -> None:
     made.set(zmq.IPV6, 0 if host.replace(".", "").isdecimal() else 1)
 
 
+def prepare_zero_copy() -> None:
+    """Let pyzmq set up what takes back frames that are sent without a copy.
+
+    It does so for the first one of a process, without a lock (27.3): threads that send theirs at
+    the same time may wait for each other for ever. So a first one is made before any link sends.
+    """
+    with _PREPARING:
+        zmq.Frame(b"first", copy=False)
+
+
 def _set_common(made: Socket, limits: LinkLimits) -> None:
+    prepare_zero_copy()
     made.set(zmq.LINGER, 0)
     made.set(zmq.SNDHWM, limits.queue_frames)
     made.set(zmq.RCVHWM, limits.queue_frames)
