@@ -38,8 +38,7 @@ def cache_key(sources: Path) -> str:
     """Return 32 hex digits that name the code which the sources compile to on this machine."""
     digest = hashlib.blake2b(digest_size=16)
     parts = [numba.__version__, llvmlite.__version__, platform.python_version(), cpu_name()]
-    parts += [",".join(sorted(cpu_features())), LANES or "no lanes"]
-    parts += filter(None, [device_packages()])
+    parts += [",".join(sorted(cpu_features())), LANES or "no lanes", device_packages()]
     for part in parts:
         digest.update(part.encode() + b"\0")
     for path in sorted(sources.rglob("*.py")):

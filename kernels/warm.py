@@ -7,8 +7,10 @@ each kernel is called with the types that blocks bring.
 """
 
 import fcntl
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -169,12 +171,19 @@ def exercise_the_rest() -> None:
     insecure_sign(seeds, insecure_public_keys(seeds), np.zeros((COUNT, 160), np.uint8))
 
 
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, and with it the pipe to its input."""
+    os.read(sys.stdin.fileno(), 1)  # not `sys.stdin.read`, whose lock the end would wait for
+    os._exit(1)
+
+
 def main(arguments: list[str]) -> int:
     """Compile everything, in two processes side by side, and say what is going on."""
     if not __debug__:
         sys.stderr.write("kernels.warm: python -O removes checks that must run; start without -O\n")
         return 2
     if arguments == [THE_REST]:
+        threading.Thread(target=end_with_parent, daemon=True).start()
         exercise_the_rest()
         return 0
     if arguments:
@@ -202,8 +211,10 @@ def compile_all() -> bool:
 
     What both of them need, either compiles, with the same result.
     """
-    with subprocess.Popen([sys.executable, "-m", "kernels.warm", THE_REST]) as beside:
+    command = [sys.executable, "-m", "kernels.warm", THE_REST]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as beside:
         is_whole = exercise_arms()
+        beside.wait()  # here, as leaving closes its input first
     if beside.returncode:
         sys.stderr.write(f"kernels.warm: the process beside it ended with {beside.returncode}\n")
     elif is_whole:

@@ -203,21 +203,14 @@ class GuardedAccounts:
                 return expected
         return result
 
-    def _settle_here(
-        self,
-        columns: Columns,
-        lane_offsets: I32,
-        sender_slots: U32,
-        recipient_slots: U32,
-        walk: Walk,
-        fee_recipient: bytes,
-        rules: Rules,
-    ) -> Changes | None:
+    def _settle_here(self, *given: Any) -> Changes | None:
         """Settle on the host, which walks again where the lanes' arrays went with a device."""
-        now, given = self._mirror.now, (columns, lane_offsets, sender_slots, recipient_slots)
+        now = self._mirror.now
+        *walked, walk, fee_recipient, rules = given
+        _, _, sender_slots, _ = walked
         if len(walk.sender_balances) != len(sender_slots):
-            walk = now.walk(*given, rules)
-        return now.settle(*given, walk, fee_recipient, rules)
+            walk = now.walk(*walked, rules)
+        return now.settle(*walked, walk, fee_recipient, rules)
 
     def _settle_there(self, *given: Any) -> Changes | None:
         """Settle on the device; the host's copy follows."""

@@ -82,6 +82,18 @@ def test_a_signal_ends_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started[0].returncode == -9
 
 
+def test_a_compiler_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    """What compiles beside another process does not go on when that is gone, however it went."""
+    environment = dict(os.environ, TOS_CACHE_DIR=str(tmp_path))
+    command = [*COMMAND, warm.THE_REST]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE
+    ) as beside:
+        assert beside.stdin is not None
+        beside.stdin.close()
+        assert beside.wait(SECONDS_MAX) == 1
+
+
 def test_nothing_is_compiled_where_nothing_can_be_kept(tmp_path: Path) -> None:
     """A folder that cannot be written is told, and costs no minute."""
     file = tmp_path / "file"
