@@ -18,6 +18,7 @@ from engine.transition import BlockContext, LedgerRules, all_verified, execute_p
 from engine.types import Epoch, Hash32, Height, PublicKey, TimestampMs
 from kernels.backend import open_backend
 from kernels.layout import U8
+from runtime.keypair import KeyPair
 
 PARAMETERS = Parameters(
     heights_per_epoch=1_000,
@@ -110,7 +111,7 @@ def genesis_of(keys: U8, balances: np.ndarray[tuple[int], np.dtype[np.uint64]]) 
         account_minimum=ACCOUNT_MINIMUM,
         fee_minimum=FEE_MINIMUM,
         parameters=PARAMETERS,
-        validators=[(bytes([1]) * 32, 1)],
+        validators=[(KeyPair.of(bytes(32)).public_key, 1)],
         account_keys=keys,
         account_balances=balances,
     )

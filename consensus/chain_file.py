@@ -24,6 +24,7 @@ from consensus.core.types import (
 from engine_api.parameters import UNFINALIZED_MAX, objection
 from runtime.decoding import decodable
 from runtime.errors import ExplainedError
+from runtime.keypair import is_public_key
 
 assert UNFINALIZED_MAX == state.UNFINALIZED_MAX, "spec/consensus.md, P2"
 
@@ -92,6 +93,12 @@ def parse_chain(data: bytes, where: str) -> ChainFile:
         keys = [member.public_key for member in members]
         if sorted(set(keys)) != keys:
             raise _bad(where, "a validator set is not ascending by key")
+        for key in keys:
+            if not is_public_key(bytes.fromhex(key)):
+                why = (
+                    "encodes no point of Ed25519's prime-order subgroup, as a validator's key does"
+                )
+                raise _bad(where, f"the key {key} {why}")
     wrong = objection(asdict(found.parameters))
     if wrong is not None:
         raise _bad(where, f"parameters.{wrong.name}: {wrong.what}; {wrong.why}")

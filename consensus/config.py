@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from runtime import settings
 from runtime.decoding import decodable
+from runtime.keypair import is_public_key
 from runtime.logs import LogFormat, LogLevel
 from runtime.settings import ConfigError, Text
 
@@ -122,6 +123,9 @@ def load_config(
             if getattr(peer, name):
                 place = f"peers[{index}].{name}"
                 _check_address(getattr(peer, name), place, config.origins["peers"])
+        if not is_public_key(bytes.fromhex(peer.key)):
+            why = f"{peer.key} is no Ed25519 key: it encodes no point of the prime-order subgroup"
+            raise _bad_value(f"peers[{index}].key", config.origins["peers"], why)
         if peer.key in keys:
             why = f"the key {peer.key} stands there twice"
             raise _bad_value(f"peers[{index}].key", config.origins["peers"], why)
@@ -140,5 +144,6 @@ def _bad_value(key: str, origin: str, why: str) -> ConfigError:
         what=f"{key} cannot be used",
         where=f"{key} from {origin}",
         why=why,
-        what_to_do="write for example tcp://127.0.0.1:9000; every key stands in one table of peers",
+        what_to_do="write for example tcp://127.0.0.1:9000; a peer's key stands in one table, as "
+        "its node prints it",
     )

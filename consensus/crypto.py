@@ -18,7 +18,7 @@ from kernels import signatures
 from kernels.layout import U8
 from kernels.pool import Pool
 from kernels.signature_vectors_table import VECTORS
-from runtime.keypair import KeyPair
+from runtime.keypair import KeyPair, is_public_key
 
 BATCH_MIN = 2
 """signatures over one message from which on the kernels are faster"""
@@ -38,6 +38,10 @@ class NodeCrypto:
     def hash(self, context: str, data: bytes) -> Hash32:
         """Return BLAKE3 in derive-key mode."""
         return Hash32(blake3(data, derive_key_context=context).digest())
+
+    def is_public_key(self, key: PublicKey) -> bool:
+        """Say whether somebody's key can be these bytes."""
+        return is_public_key(key)
 
     def sign(self, message: bytes) -> Signature:
         """Sign with the own key."""

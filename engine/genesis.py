@@ -23,6 +23,7 @@ from engine.types import Amount, Epoch, Hash32, PublicKey, TimestampMs
 from engine_api.parameters import PAYLOAD_BYTES_MIN, objection
 from kernels.integers import sum_exact
 from kernels.layout import U8, U64
+from runtime.keypair import is_public_key
 
 _SYMBOL = re.compile(f"[A-Za-z][A-Za-z0-9]{{0,{constants.SYMBOL_BYTES_MAX - 1}}}")
 _TEXT_BYTES = 1 + 16
@@ -355,6 +356,7 @@ def _sorted_set(where: str, validators: Sequence[tuple[bytes, int]]) -> tuple[Va
     members = []
     for index, (key, power) in enumerate(validators):
         assert len(key) == constants.KEY_BYTES, len(key)
+        _check_validator_key(f"{where}[{index}].public_key", key)
         _check_range(f"{where}[{index}].power", power, 1, constants.SUPPLY_MAX)
         members.append(Validator(PublicKey(key), power))
     members.sort()
@@ -370,3 +372,16 @@ def _sorted_set(where: str, validators: Sequence[tuple[bytes, int]]) -> tuple[Va
     total = sum(member.power for member in members)
     _check_range(f"{where} (sum of power)", total, 1, constants.SUPPLY_MAX)
     return tuple(members)
+
+
+def _check_validator_key(where: str, key: bytes) -> None:
+    """Raise GenesisError unless a validator's key can be one. Spec: spec/signatures.md#keys."""
+    if not is_public_key(key):
+        raise genesis_error(
+            "validator_key",
+            where,
+            f"0x{key.hex()} cannot be a validator's key",
+            "it encodes no point of the prime-order subgroup of Ed25519 (other than 0), or not in "
+            "its one canonical form",
+            "write the public key as the validator's own node prints it",
+        )

@@ -1,10 +1,38 @@
-"""A signing key in memory."""
+"""A signing key in memory, and which 32 bytes are the key of somebody.
+
+Spec: spec/signatures.md#keys.
+"""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import nacl.bindings
 
+from runtime.errors import signatures_unusable
+
 SEED_BYTES = 32
+PUBLIC_KEY_BYTES = 32
+KEYS_JUDGED_MAX = 4_096
+"""latest verdicts that are kept: the sets of neighbouring epochs have the same keys"""
+MIXED_KEY = bytes.fromhex("63771c228bf60e6a02ad24d2c345a28d3598f640e26bede40c8b77fe4bf090a3")
+"""the key of 32 bytes of 1, plus the point of order two: earlier libsodiums let it through"""
+
+
+@lru_cache(KEYS_JUDGED_MAX)
+def is_public_key(data: bytes) -> bool:
+    """Say whether 32 bytes encode, canonically, a point other than 0 of the prime-order subgroup.
+
+    Raises ExplainedError where this libsodium cannot tell.
+    """
+    assert len(data) == PUBLIC_KEY_BYTES, len(data)
+    if _is_valid_point(MIXED_KEY):
+        why = "libsodium takes a key of mixed order for one of prime order; install PyNaCl 1.6.2"
+        raise signatures_unusable(RuntimeError(why))
+    return _is_valid_point(data)
+
+
+def _is_valid_point(data: bytes) -> bool:
+    return bool(nacl.bindings.crypto_core_ed25519_is_valid_point(data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ LEADERS_CACHED_MAX = 1_024
 
 
 class InvalidSet(Exception):
-    """Validators that make no set: empty, too many, unsorted, or power out of range."""
+    """Validators that make no set: empty, too many, unsorted, a key or power that is none."""
 
 
 def hash_set(crypto: Crypto, validators: tuple[Validator, ...]) -> Hash32:
@@ -44,6 +44,9 @@ def hash_set(crypto: Crypto, validators: tuple[Validator, ...]) -> Hash32:
         raise InvalidSet(f"{len(keys)} validators; a set has 1 to {VALIDATOR_COUNT_MAX}")
     if any(a >= b for a, b in pairwise(keys)):
         raise InvalidSet("the keys of a set ascend, none twice")
+    for key in keys:
+        if not crypto.is_public_key(key):
+            raise InvalidSet(f"{key.hex()} is no public key: not in the prime-order subgroup")
     powers = [validator.power for validator in validators]
     if min(powers) < 1 or sum(powers) >= 2**63:
         raise InvalidSet("a power is 1 or more, and their sum is below 2^63")

@@ -275,6 +275,10 @@ class Crypto(Protocol):
         """Return the hash of data under a context; no two contexts agree on anything."""
         ...
 
+    def is_public_key(self, key: PublicKey) -> bool:
+        """Say whether somebody's key can be these bytes. Called for new sets, never for votes."""
+        ...
+
     def sign(self, message: bytes) -> Signature:
         """Sign with the own key. Called only for what the safety rules allow."""
         ...

@@ -12,7 +12,7 @@ from engine.constants import KEY_BYTES
 from engine_api.transport import split_host_port
 from runtime.durable import create_file
 from runtime.errors import ExplainedError
-from runtime.keypair import SEED_BYTES, KeyPair
+from runtime.keypair import SEED_BYTES, KeyPair, is_public_key
 
 KEY_PATH = Path("keys", "gossip.key")
 """in the home: 64 hex digits of the seed and a line feed"""
@@ -68,6 +68,8 @@ def parse_peers(text: str) -> dict[bytes, str]:
             raise _bad_peer(entry, f"no key of {2 * KEY_BYTES} hex digits stands before @")
         check_address(address, entry)
         key = bytes.fromhex(digits)
+        if not is_public_key(key):
+            raise _bad_peer(entry, "the key encodes no point of Ed25519's prime-order subgroup")
         if key in peers:
             raise _bad_peer(entry, "the key stands there twice")
         peers[key] = address

@@ -14,7 +14,7 @@ from enum import Enum, auto
 import nacl.bindings
 import nacl.exceptions
 
-from runtime.keypair import KeyPair
+from runtime.keypair import KeyPair, is_public_key
 from runtime.links.admission import Admission, Refused
 from runtime.links.limits import (
     ATTEMPT_MS,
@@ -56,7 +56,9 @@ class Identity:
 
 
 def verifies(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Say whether a signature is valid. Spec: spec/signatures.md#verdict."""
+    """Say whether a signature proves a key. Spec: spec/signatures.md."""
+    if not is_public_key(key):
+        return False
     try:
         nacl.bindings.crypto_sign_open(signature + message, key)
     except nacl.exceptions.BadSignatureError:

@@ -21,6 +21,8 @@ BALANCE = 1_000_000_000
 START_MS = 1_700_000_000_000
 UNFINALIZED_MAX = 8
 PAYLOAD_BYTES_MAX = 2**22
+VALIDATOR = bytes(SigningKey(bytes(32)).verify_key)
+"""who never signs anything: only an executor runs"""
 NEW_KEYS = 300
 """keys that get accounts over time"""
 
@@ -198,7 +200,7 @@ class OracleChain:
                 "unfinalized_max": UNFINALIZED_MAX,
                 "payload_bytes_max": PAYLOAD_BYTES_MAX,
             },
-            "validators": [{"public_key": f"0x{(1).to_bytes(32, 'big').hex()}", "power": 1}],
+            "validators": [{"public_key": f"0x{VALIDATOR.hex()}", "power": 1}],
             "accounts": [
                 {"address": f"0x{key.hex()}", "balance": BALANCE} for key in self._signers
             ],

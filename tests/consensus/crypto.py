@@ -7,6 +7,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import SigningKey, VerifyKey
 
 from consensus.core.types import Hash32, PublicKey, Signature
+from runtime.keypair import is_public_key
 
 
 class RealCrypto:
@@ -19,6 +20,10 @@ class RealCrypto:
     def hash(self, context: str, data: bytes) -> Hash32:
         """Hash under a context."""
         return Hash32(blake3(data, derive_key_context=context).digest())
+
+    def is_public_key(self, key: PublicKey) -> bool:
+        """Ask libsodium."""
+        return is_public_key(key)
 
     def sign(self, message: bytes) -> Signature:
         """Sign a message."""

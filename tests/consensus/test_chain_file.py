@@ -8,14 +8,16 @@ import pytest
 
 from consensus.chain_file import FILE_BYTES_MAX, ChainError, parse_chain, read_chain
 from consensus.core.types import Parameters
+from runtime.keypair import MIXED_KEY, KeyPair
 
+KEYS = sorted(KeyPair.of(bytes([n]) * 32).public_key.hex() for n in (1, 2))
 NAMES = tuple(Parameters.__dataclass_fields__)
 
 
 def example() -> dict[str, Any]:
     """Return the file as JSON values."""
-    first = {"public_key": "01" * 32, "power": 1}
-    second = {"public_key": "02" * 32, "power": 2**62}
+    first = {"public_key": KEYS[0], "power": 1}
+    second = {"public_key": KEYS[1], "power": 2**62}
     return {
         "chain_id": 7,
         "genesis_hash": "aa" * 32,
@@ -48,9 +50,9 @@ def test_a_chain_is_what_the_file_says() -> None:
         {"other": 1},
         {"parameters": {}},
         {"validator_sets": [[]]},
-        {"validator_sets": [[{"public_key": "01" * 32, "power": 0}]] * 2},
-        {"validator_sets": [[{"public_key": "01" * 32, "power": 1}] * 2] * 2},
-        {"validator_sets": [[{"public_key": f"0{n}" * 32, "power": 1} for n in (2, 1)]] * 2},
+        {"validator_sets": [[{"public_key": KEYS[0], "power": 0}]] * 2},
+        {"validator_sets": [[{"public_key": KEYS[0], "power": 1}] * 2] * 2},
+        {"validator_sets": [[{"public_key": key, "power": 1} for key in KEYS[::-1]]] * 2},
     ],
 )
 def test_a_changed_file_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
@@ -83,4 +85,14 @@ def test_parameters_with_which_no_chain_goes_on(change: dict[str, int], name: st
     changed = example()
     changed["parameters"] |= change
     with pytest.raises(ChainError, match=rf"parameters\.{name}: .*{next(iter(change.values()))}"):
+        parse_chain(json.dumps(changed).encode(), "here")
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_validator_whose_key_is_none(epoch: int) -> None:
+    """P1: a key out of the prime-order subgroup makes the file none, and is named."""
+    changed = example()
+    changed["validator_sets"][epoch][0] = {"public_key": MIXED_KEY.hex(), "power": 1}
+    changed["validator_sets"][epoch].sort(key=lambda one: one["public_key"])
+    with pytest.raises(ChainError, match=MIXED_KEY.hex()):
         parse_chain(json.dumps(changed).encode(), "here")

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from consensus.config import LAYERS, Config, Settings, TcpAddress, load_config
+from runtime.keypair import MIXED_KEY, KeyPair
 from runtime.settings import ConfigError, toml_table
 
-KEY = "ab" * 32
+KEY = KeyPair.of(b"k" * 32).public_key.hex()
 
 
 def load(home: Path, text: str, environment: dict[str, str] | None = None) -> Config:
@@ -42,6 +43,7 @@ def test_the_written_file_has_the_defaults(tmp_path: Path) -> None:
         (toml_table("peers", {"key": "AB" * 32}), "config.value", ["peers[0].key"]),
         (toml_table("peers", {"key": KEY, "votes": "x"}), "config.value", ["peers[0].votes"]),
         (toml_table("peers", {"key": KEY}) * 2, "config.value", ["peers[1].key", "twice"]),
+        (toml_table("peers", {"key": MIXED_KEY.hex()}), "config.value", ["peers[0].key", "order"]),
         (toml_table("peers", {"key": KEY, "vote": ""}), "config.unknown_key", ["'votes'"]),
     ],
 )

@@ -1,6 +1,7 @@
 """H1 to H3: sets that change, boundaries that admit only re-proposals, epochs that never mix."""
 
 import pytest
+from nacl.signing import SigningKey
 
 from consensus.core import events as ev
 from consensus.core.epochs import InvalidSet, hash_set
@@ -15,6 +16,8 @@ from consensus.core.types import (
     Vote,
     Want,
 )
+from runtime.keypair import MIXED_KEY, KeyPair
+from tests.consensus.crypto import RealCrypto
 from tests.consensus.lone import Lone
 from tests.consensus.net import FakeCrypto, Net, key_of, make_chain, set_hash
 
@@ -42,6 +45,16 @@ def test_what_makes_no_set_is_refused(members: tuple[Validator, ...]) -> None:
     """P1: empty, too many, unsorted, a key twice, powers out of range."""
     with pytest.raises(InvalidSet):
         hash_set(FakeCrypto(), members)
+
+
+def test_keys_of_a_set_are_public_keys() -> None:
+    """P1: a key that is in no prime-order subgroup makes no set, whoever names it."""
+    crypto = RealCrypto(SigningKey(bytes(32)))
+    good = Validator(public_key=PublicKey(KeyPair.of(bytes(32)).public_key), power=1)
+    bad = Validator(public_key=PublicKey(MIXED_KEY), power=1)
+    hash_set(crypto, (good,))
+    with pytest.raises(InvalidSet, match=MIXED_KEY.hex()):
+        hash_set(crypto, tuple(sorted((good, bad), key=lambda one: one.public_key)))
 
 
 def test_twenty_rotations_with_half_of_the_set_replaced() -> None:

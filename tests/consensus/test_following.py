@@ -13,9 +13,18 @@ from consensus.core.types import VALIDATOR_COUNT_MAX
 from consensus.following import GENESIS_PREFIX, genesis_page, make_follower
 from consensus.home import Home, HomeError
 from consensus.new_network import NetworkPlan, new_network
+from runtime.keypair import MIXED_KEY, KeyPair
 from runtime.pages import PageServer
 
 Serve = Callable[..., str]
+
+
+def key_of(number: int) -> str:
+    """Return the key of a peer."""
+    return KeyPair.of(number.to_bytes(32, "big")).public_key.hex()
+
+
+PEER = key_of(2**32)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,7 @@ def serve(member: dict[str, Any]) -> Iterator[Serve]:
 
     def one(changes: dict[str, Any], of: Home | None = None) -> str:
         home = of or Home(folder=Path(member["home"]))
-        peer = {"key": "cd" * 32, "votes": "tcp://127.0.0.1:1", "sync": "tcp://127.0.0.1:2"}
+        peer = {"key": PEER, "votes": "tcp://127.0.0.1:1", "sync": "tcp://127.0.0.1:2"}
         own = {"key": member["key"], "votes": "tcp://0.0.0.0:3", "sync": "tcp://0.0.0.0:4"}
         values: dict[str, Any] = {
             "/chain": json.loads(home.folder.joinpath("chain.json").read_text()),
@@ -78,7 +87,7 @@ def test_a_follower_is_made_of_what_a_node_tells(
     settings = read_config(tmp_path, None, {}).settings
     assert [(peer.key, peer.votes, peer.sync) for peer in settings.peers] == [
         (member["key"], "", "tcp://127.0.0.1:4"),
-        ("cd" * 32, "", "tcp://127.0.0.1:2"),
+        (PEER, "", "tcp://127.0.0.1:2"),
     ]
     assert home.genesis_names() == ["genesis.json", "genesis-accounts.arrow"]
 
@@ -117,7 +126,7 @@ def test_as_many_peers_as_a_set_has_members(tmp_path: Path, serve: Serve) -> Non
     """The settings of a home that knows a thousand validators can be read again."""
     peers = [
         {
-            "key": f"{number:064x}",
+            "key": key_of(number),
             "votes": f"tcp://validator-{number}.example.org:9000",
             "sync": f"tcp://validator-{number}.example.org:9001",
             "payloads": f"tcp://validator-{number}.example.org:9002",
@@ -164,8 +173,9 @@ def test_a_node_of_another_chain_is_refused(
         {"/genesis": ["genesis.json", "a\r\nb-accounts.arrow"]},
         {"/genesis": ["genesis.json", "a\0-accounts.arrow"]},
         {"/genesis": ["genesis.json", "a" * 300 + "-accounts.arrow"]},
-        {"/peers": [{"key": "ab" * 32, "sync": "ipc:///tmp/socket"}]},
-        {"/peers": [{"key": f"{n:064x}", "name": "x" * 4_096} for n in range(1_024)]},
+        {"/peers": [{"key": MIXED_KEY.hex(), "sync": "tcp://127.0.0.1:1"}]},
+        {"/peers": [{"key": PEER, "sync": "ipc:///tmp/socket"}]},
+        {"/peers": [{"key": key_of(n), "name": "x" * 4_096} for n in range(1_024)]},
     ],
 )
 def test_answers_that_are_none_make_no_home(

@@ -58,8 +58,8 @@ def small_genesis(senders: int = SENDERS, accounts_max: int = 10**6) -> Genesis:
         fee_minimum=1,
         accounts_max=accounts_max,
         parameters=PARAMETERS,
-        validators=[(bytes([n]) * 32, n) for n in range(1, 5)],
-        validator_schedule=[(3, [(bytes([9]) * 32, 1)])],
+        validators=[(key_pair(100 + n)[0], n) for n in range(1, 5)],
+        validator_schedule=[(3, [(key_pair(109)[0], 1)])],
         account_keys=keys.reshape(-1, 32),
         account_balances=np.full(senders, BALANCE, np.uint64),
     )

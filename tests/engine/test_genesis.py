@@ -25,15 +25,23 @@ from engine.genesis import (
 )
 from engine.genesis_file import load_genesis, parse_genesis
 from engine.genesis_new import NETWORK
+from runtime.keypair import KeyPair
 from spec import oracle
 
+KEY_VECTORS = json.loads(Path(__file__).parents[1].joinpath("vectors", "keys.json").read_text())
 NOWHERE = Path("no-such-folder")
 KEYS = st.binary(min_size=32, max_size=32)
+MEMBERS = KEYS.map(lambda seed: KeyPair.of(seed).public_key)
 
 
 def key(number: int) -> bytes:
     """Return a key; larger numbers are larger keys."""
     return number.to_bytes(32, "big")
+
+
+def member(number: int) -> bytes:
+    """Return a validator's key, 0 to 9; larger numbers are larger keys."""
+    return sorted(KeyPair.of(bytes([seed]) * 32).public_key for seed in range(10))[number]
 
 
 def example() -> dict[str, Any]:
@@ -53,11 +61,11 @@ def example() -> dict[str, Any]:
             "evidence_window_epochs": 4,
         },
         "validators": [
-            {"public_key": f"0x{key(9).hex()}", "power": 2},
-            {"public_key": encode_address(key(3), "tos"), "power": 1},
+            {"public_key": f"0x{member(9).hex()}", "power": 2},
+            {"public_key": encode_address(member(3), "tos"), "power": 1},
         ],
         "validator_schedule": [
-            {"epoch": 5, "validators": [{"public_key": f"0x{key(4).hex()}", "power": 1}]}
+            {"epoch": 5, "validators": [{"public_key": f"0x{member(4).hex()}", "power": 1}]}
         ],
         "accounts": [
             {"address": encode_address(key(2), "tos"), "balance": "9007199254740993"},
@@ -95,9 +103,9 @@ def test_example_is_read() -> None:
     genesis = parse(example())
     assert genesis.accounts == [(key(1), 0), (key(2), 9007199254740993)]
     assert genesis.supply == 9007199254740993
-    assert [validator.public_key for validator in genesis.validators] == [key(3), key(9)]
+    assert [validator.public_key for validator in genesis.validators] == [member(3), member(9)]
     assert genesis.validators_of(4) == genesis.validators
-    assert genesis.validators_of(5) == genesis.validators_of(99) == ((key(4), 1),)
+    assert genesis.validators_of(5) == genesis.validators_of(99) == ((member(4), 1),)
     parameters = genesis.parameters
     assert (parameters.block_interval_ms, parameters.idle_interval_ms) == (400, 500)
     assert (parameters.unfinalized_max, parameters.drift_ms) == (8, 5000)
@@ -151,7 +159,7 @@ def test_the_parameters_in_use_are_legal() -> None:
 
 @given(
     st.dictionaries(KEYS, st.integers(0, 2**50), max_size=20),
-    st.dictionaries(KEYS, st.integers(1, 2**50), min_size=1, max_size=5),
+    st.dictionaries(MEMBERS, st.integers(1, 2**50), min_size=1, max_size=5),
     st.randoms(use_true_random=False),
 )
 def test_order_does_not_matter(
@@ -180,6 +188,22 @@ def test_order_does_not_matter(
     assert made[0] == made[1] == oracle.genesis_bytes(genesis)
 
 
+@pytest.mark.parametrize("bad", [case for case in KEY_VECTORS if not case["valid"]])
+@pytest.mark.parametrize("place", ["validators", "validator_schedule"])
+def test_a_validator_has_a_public_key(bad: dict[str, Any], place: str) -> None:
+    """P1: no set of the schedule has a key out of the subgroup; the file says which and where."""
+    genesis = example()
+    path = "$.validators[1].public_key"
+    members = genesis["validators"]
+    if place == "validator_schedule":
+        path = "$.validator_schedule[0].validators[0].public_key"
+        members = genesis["validator_schedule"][0]["validators"]
+    members[-1]["public_key"] = f"0x{bad['key']}"
+    with pytest.raises(GenesisError, match=bad["key"]) as caught:
+        parse(genesis)
+    assert (caught.value.code, caught.value.where) == ("genesis.validator_key", path)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -194,7 +218,7 @@ def test_order_does_not_matter(
         ("accounts.1.balance", 1),
         ("accounts.1.address", f"0x{key(5).hex()}"),
         ("validators.0.power", 3),
-        ("validators.0.public_key", f"0x{key(5).hex()}"),
+        ("validators.0.public_key", f"0x{member(5).hex()}"),
         ("validator_schedule", []),
         ("validator_schedule.0.epoch", 6),
         *[
@@ -207,9 +231,9 @@ def test_everything_is_in_the_hash(path: str, value: Any) -> None:
     """Two chains that differ in one value have different genesis hashes."""
     before, after = example(), changed(path, value)
     for genesis in (before, after):
-        for member in genesis["validators"]:
-            if member["public_key"].startswith("tos"):
-                member["public_key"] = f"0x{key(3).hex()}"
+        for validator in genesis["validators"]:
+            if validator["public_key"].startswith("tos"):
+                validator["public_key"] = f"0x{member(3).hex()}"
         genesis["accounts"][0]["address"] = f"0x{key(2).hex()}"
     assert genesis_hash(parse(before)) != genesis_hash(parse(after))
 
@@ -265,7 +289,7 @@ def test_everything_is_in_the_hash(path: str, value: Any) -> None:
         ("validators", [], "range", "$.validators (their number)"),
         ("validators.0.power", 0, "range", "$.validators[0].power"),
         ("validators.0.power", SUPPLY_MAX, "range", "$.validators (sum of power)"),
-        ("validators.0.public_key", f"0x{key(3).hex()}", "duplicate_validator", "$.validators"),
+        ("validators.0.public_key", f"0x{member(3).hex()}", "duplicate_validator", "$.validators"),
         ("validator_schedule.0.epoch", 0, "range", "$.validator_schedule[0].epoch"),
     ],
 )

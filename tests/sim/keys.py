@@ -112,6 +112,10 @@ class Signer:
         """Return the hash of data in a context."""
         return Hash32(self._keyring.hash(context, data))
 
+    def is_public_key(self, key: PublicKey) -> bool:
+        """Take every key: those of the fast signatures are no points."""
+        return True
+
     def sign(self, message: bytes) -> Signature:
         """Sign with the own key."""
         return Signature(self._keyring.sign(self.public_key, message))

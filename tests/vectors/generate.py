@@ -1,6 +1,7 @@
 """Make the golden vectors from the oracle: every file is a function of the specification alone."""
 
 from dataclasses import asdict
+from math import gcd
 from typing import Any
 
 from nacl.signing import SigningKey
@@ -188,6 +189,35 @@ def edited(data: bytes, place: int, value: int) -> bytes:
     return data[:place] + bytes([value]) + data[place + 1 :]
 
 
+def keys() -> list[Any]:
+    """Who may be a validator or a peer: good keys, and each way of being none."""
+    seeds = (bytes([n]) * 32 for n in range(1, 200))
+    points = (oracle.ed_decode(seed) for seed in seeds)
+    parts = (oracle.ed_multiply(oracle.ED_L, point) for point in points if point is not None)
+    half = oracle.uint(oracle.ED_P - 1, 32)  # the point of order two
+    twist = next(p for p in parts if oracle.ed_encode(oracle.ed_multiply(4, p)) == half)
+    torsion = [oracle.ed_multiply(n, twist) for n in range(8)]
+    order = [8 // gcd(n, 8) for n in range(8)]
+    good = oracle.ed_decode(KEYS[0])
+    made = [("prime order", key) for key in KEYS]
+    made += [(f"order {n}", oracle.ed_encode(p)) for n, p in zip(order, torsion, strict=True)]
+    made += [
+        (f"prime order and order {n}", oracle.ed_encode(oracle.ed_add(good, p)))
+        for n, p in zip(order[1:], torsion[1:], strict=True)
+    ]
+    sign, low = 1 << 255, [y for y in range(19) if oracle.ed_x(y, 0) is not None]
+    made += [
+        (f"y is p + {y}", oracle.uint(oracle.ED_P + y | s, 32)) for y in low for s in (0, sign)
+    ]
+    made += [
+        (f"x is 0, y is {y}, the sign set", oracle.uint(y | sign, 32)) for y in (1, oracle.ED_P - 1)
+    ]
+    off = [y for y in range(2, 40) if oracle.ed_x(y, 0) is None][:3]
+    made += [(f"no point has the y {y}", oracle.uint(y, 32)) for y in off]
+    made += [("all bits set", b"\xff" * 32)]
+    return [{"name": n, "key": key, "valid": oracle.is_public_key(key)} for n, key in made]
+
+
 def signatures() -> list[Any]:
     """Signatures at the edges: small order, torsion, non-canonical, S out of range."""
     message = b"message"
@@ -264,5 +294,5 @@ def consensus() -> list[Any]:
 
 def vectors() -> dict[str, Any]:
     """Return the content of every file by name."""
-    made = (addresses, transactions, payloads, blocks, refused, signatures, consensus)
+    made = (addresses, transactions, payloads, blocks, refused, keys, signatures, consensus)
     return {make.__name__: plain(make()) for make in made}

@@ -12,8 +12,9 @@ from engine.gossip.addresses import (
     open_key,
     parse_peers,
 )
+from runtime.keypair import MIXED_KEY, KeyPair
 
-KEY = "ab" * 32
+KEY, OTHER, *MORE = [KeyPair.of(bytes([n]) * 32).public_key.hex() for n in range(33)]
 
 
 def test_a_home_keeps_its_key(tmp_path: Path) -> None:
@@ -39,10 +40,10 @@ def test_a_damaged_key_is_explained(tmp_path: Path, text: str) -> None:
 
 def test_peers_are_read() -> None:
     """Keys and addresses, separated by any white space; none is a list too."""
-    text = f"{KEY}@tcp://127.0.0.1:9003  {'cd' * 32}@tcp://[::1]:0\n"
+    text = f"{KEY}@tcp://127.0.0.1:9003  {OTHER}@tcp://[::1]:0\n"
     assert parse_peers(text) == {
         bytes.fromhex(KEY): "tcp://127.0.0.1:9003",
-        bytes.fromhex("cd" * 32): "tcp://[::1]:0",
+        bytes.fromhex(OTHER): "tcp://[::1]:0",
     }
     assert parse_peers("") == {}
 
@@ -57,7 +58,8 @@ def test_peers_are_read() -> None:
         f"{KEY}@tcp://127.0.0.1:65536",
         f"{KEY[2:]}@tcp://127.0.0.1:1",
         f"{KEY}@tcp://127.0.0.1:1 {KEY}@tcp://127.0.0.1:2",
-        " ".join(f"{number:064x}@tcp://127.0.0.1:1" for number in range(33)),
+        f"{MIXED_KEY.hex()}@tcp://127.0.0.1:1",
+        " ".join(f"{key}@tcp://127.0.0.1:1" for key in (KEY, OTHER, *MORE)),
     ],
 )
 def test_a_bad_list_of_peers_is_explained(text: str) -> None:

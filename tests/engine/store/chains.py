@@ -15,6 +15,7 @@ from engine.store.values import FinalBlock
 from engine.transition import BlockContext, LedgerRules, Outcome, all_verified, execute_payload
 from engine.types import Epoch, Hash32, Height, PublicKey, TimestampMs
 from kernels.backend import Backend
+from runtime.keypair import KeyPair
 from spec import oracle
 
 CHAIN_ID = 7
@@ -35,6 +36,11 @@ def account_key(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
+def validator_key(number: int) -> bytes:
+    """Return the key of a validator."""
+    return KeyPair.of(bytes([number]) * 32).public_key
+
+
 def chain_genesis(accounts: int = 8, chain_id: int = CHAIN_ID) -> Genesis:
     """Return a genesis with accounts 0.. of 10^12 units each."""
     keys = b"".join(account_key(i) for i in range(accounts))
@@ -44,8 +50,8 @@ def chain_genesis(accounts: int = 8, chain_id: int = CHAIN_ID) -> Genesis:
         account_minimum=5,
         fee_minimum=1,
         parameters=PARAMETERS,
-        validators=[(bytes([1]) * 32, 3), (bytes([2]) * 32, 4)],
-        validator_schedule=[(5, [(bytes([3]) * 32, 9)])],
+        validators=[(validator_key(1), 3), (validator_key(2), 4)],
+        validator_schedule=[(5, [(validator_key(3), 9)])],
         account_keys=np.frombuffer(keys, np.uint8).reshape(-1, 32),
         account_balances=np.full(accounts, 10**12, np.uint64),
     )

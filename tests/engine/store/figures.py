@@ -24,6 +24,7 @@ from engine.store.values import FinalBlock
 from engine.types import Epoch, Hash32, Height, PublicKey, TimestampMs
 from kernels.backend import open_backend
 from kernels.layout import U8, U32, Changes
+from runtime.keypair import KeyPair
 from tests.engine.store.chains import PARAMETERS
 
 TRANSACTIONS = 100_000
@@ -53,7 +54,7 @@ def make_store(home: Path, rng: np.random.Generator, accounts: int) -> Store:
         account_minimum=5,
         fee_minimum=1,
         parameters=PARAMETERS,
-        validators=[(bytes([1]) * 32, 3)],
+        validators=[(KeyPair.of(bytes(32)).public_key, 3)],
         account_keys=rng.integers(0, 256, (accounts, 32), dtype=np.uint8),
         account_balances=np.full(accounts, 10**9, np.uint64),
     )

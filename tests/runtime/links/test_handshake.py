@@ -1,15 +1,18 @@
 """The handshake without a socket: lost, repeated, mixed up and forged messages."""
 
 import dataclasses
+import hashlib
 import itertools
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_sign_open
 
+from runtime.keypair import MIXED_KEY, KeyPair
 from runtime.links.admission import Admission, Refused
-from runtime.links.handshake import Dialler, Identity, Listener, Taken
+from runtime.links.handshake import Dialler, Identity, Listener, Taken, verifies
 from runtime.links.limits import ATTEMPT_MS, PENDING_MAX, PING_MS, RETRY_LAST_MS, SILENT_MS
 from runtime.links.wire import (
     Challenge,
@@ -24,6 +27,7 @@ from runtime.links.wire import (
     decode_control,
     encode_control,
 )
+from spec import oracle
 from tests.runtime.links.harness import DOMAIN, LIMITS, OPEN_LIMITS, pair
 
 B32 = st.binary(min_size=32, max_size=32)
@@ -272,3 +276,21 @@ def test_what_a_side_never_receives_is_refused() -> None:
     hello = Hello(socket_class=1, key=pair(2).public_key, nonce=bytes(32))
     with pytest.raises(Refused, match="own_key"):
         net.listener.take(PLACE, hello, 0)
+
+
+def test_a_key_of_mixed_order_proves_nothing() -> None:
+    """Whoever knows a secret can sign under eight keys; only the one of prime order is somebody."""
+    base = KeyPair.of(b"\1" * 32)
+    digest = hashlib.sha512(base.seed).digest()[:32]
+    secret = int.from_bytes(digest, "little") & (2**254 - 8) | 2**254
+    assert oracle.ed_encode(oracle.ed_multiply(secret, oracle.ED_BASE)) == base.public_key
+    for nonce in itertools.count(1):
+        r = oracle.ed_encode(oracle.ed_multiply(nonce, oracle.ED_BASE))
+        h = int.from_bytes(hashlib.sha512(r + MIXED_KEY + b"message").digest(), "little")
+        if h % oracle.ED_L % 2 == 0:
+            break
+    signature = r + oracle.uint((nonce + h * secret) % oracle.ED_L, 32)
+    assert oracle.is_valid_signature(MIXED_KEY, signature, b"message")
+    assert crypto_sign_open(signature + b"message", MIXED_KEY) == b"message"
+    assert not verifies(MIXED_KEY, b"message", signature)
+    assert verifies(base.public_key, b"message", base.sign(b"message"))
