@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from consensus.config import Config, Peer
 from consensus.core.types import PublicKey
+from consensus.executor_watch import ExecutorWatch
 from consensus.following import GENESIS_PREFIX, genesis_page
 from consensus.home import Home, HomeError, executor_command
 from consensus.inbox import Inbox
@@ -75,6 +76,8 @@ class NodeProcess:
         self._stream = stream
         self._chain_file = home.chain()
         self._node: Node | None = None
+        self._own_executor: Callable[[], Mapping[str, int]] = dict
+        """what is counted of the executor that this node starts"""
         self._wake = threading.Event()
         self._lifetime = Lifetime(
             log, stop_max_s=STOP_MAX_S, on_signal=self._end, on_failure=self._end
@@ -86,6 +89,8 @@ class NodeProcess:
         with lifetime.watched(), ExitStack() as stack:
             supervisor = self._start_executor(stack)
             engine = self._connect(stack)
+            if supervisor is not None:
+                self._watch_executor(stack, supervisor)
             if supervisor is not None and not self._wait_for(supervisor, engine):
                 if lifetime.failure:
                     return ExitCode.FAILED
@@ -122,6 +127,18 @@ class NodeProcess:
         supervisor.start()
         stack.callback(supervisor.stop)
         return supervisor
+
+    def _watch_executor(self, stack: ExitStack, supervisor: Supervisor) -> None:
+        """Ask the own executor, on a connection of its own, whether it still answers."""
+        watch = ExecutorWatch(
+            self._connect(stack),
+            life=lambda: supervisor.life,
+            end_life=supervisor.end_life,
+            log=self._log,
+        )
+        self._own_executor = lambda: {"restarts": supervisor.restarts, "hangs": watch.hangs}
+        watch.start()
+        stack.callback(watch.stop)
 
     def _connect(self, stack: ExitStack) -> EngineApiClient:
         """Return a client of the executor; raises SetupError for an address that is none."""
@@ -216,6 +233,9 @@ class NodeProcess:
         self._node = node
         names = {bytes.fromhex(peer.key): peer.name for peer in settings.peers}
         view = View(node, inbox=inbox, network=mesh, payloads=payloads, names=names)
+        node.metrics.watch(
+            lambda: {f"executor_{name}": count for name, count in self._own_executor().items()}
+        )
         if settings.http_address:
             self._serve(stack, view, mesh, payloads, supervisor)
         return node
@@ -241,7 +261,7 @@ class NodeProcess:
         """Serve the pages, and leave their address in the home for commands."""
         more: dict[str, Any] = {"address_prefix": self._chain_file.address_prefix}
         if supervisor is not None:
-            more["executor"] = lambda: {"restarts": supervisor.restarts}
+            more["executor"] = self._own_executor
             more["executor_pid"] = lambda: supervisor.pid
         home = self._home
         others: dict[str, Callable[[], Any]] = {

@@ -1,7 +1,8 @@
 """Keeps one child process alive: the executor of a node, started, watched, restarted, ended.
 
 What it writes goes to a file of bounded size. When it ends it is started again, sooner the longer
-it had lived. It does not outlive this process, however this one ends (`runtime/tied.py`); and
+it had lived; that it lives and does nothing is for others to notice (`executor_watch.py`), who have
+it ended. It does not outlive this process, however this one ends (`runtime/tied.py`); and
 nothing is ended here that was not started here.
 """
 
@@ -80,6 +81,8 @@ class Supervisor:
         self._clock = SystemClock()
         self._stop_max_ms = stop_max_ms
         self._process: subprocess.Popen[bytes] | None = None
+        self._condemned = 0
+        """the life that somebody has ended"""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supervisor")
 
@@ -94,6 +97,11 @@ class Supervisor:
         """How often it was started again."""
         return max(0, self.starts - 1)
 
+    @property
+    def life(self) -> int | None:
+        """Number of the life that runs, from 1; None between two."""
+        return None if self._process is None else self.starts
+
     def start(self) -> None:
         """Start the process and watch it."""
         self._thread.start()
@@ -103,6 +111,16 @@ class Supervisor:
         self._is_over.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def end_life(self, life: int) -> bool:
+        """End a life as `stop` does, so that the next one begins; False: it is over already.
+
+        From any thread; returns at once.
+        """
+        if self.life != life:
+            return False
+        self._condemned = life
+        return True
 
     def _run(self) -> None:
         wait_ms = BACKOFF_MIN_MS
@@ -133,8 +151,8 @@ class Supervisor:
             # A terminal's Ctrl-C is for this process, which then ends the other one in order.
             start_new_session=True,
         ) as process:
-            self._process = process
             self.starts += 1
+            self._process = process
             self._log.info("started the executor", pid=process.pid, start=self.starts)
             assert process.stdout is not None
             output = process.stdout.fileno()
@@ -144,7 +162,7 @@ class Supervisor:
             return code
 
     def _watch(self, process: "subprocess.Popen[bytes]", output: int) -> int:
-        """Keep what it writes until it has ended; end it when this supervisor is told to stop."""
+        """Keep what it writes until it has ended; end it when this supervisor is told to."""
         kill_at_ms: int | None = None
         is_open = True
         # Not `select`, which takes no descriptor from 1024 on: a node has many connections.
@@ -155,12 +173,15 @@ class Supervisor:
                 is_open = not readable.poll(TICK_MS) or self._keep(output, 1)
             else:
                 self._is_over.wait(seconds(TICK_MS))
-            if self._is_over.is_set() and kill_at_ms is None:
+            is_to_end = self._is_over.is_set() or self._condemned == self.starts
+            if is_to_end and kill_at_ms is None:
                 process.terminate()
                 kill_at_ms = self._clock.now_ms() + self._stop_max_ms
             elif kill_at_ms is not None and self._clock.now_ms() >= kill_at_ms:
                 self._log.error("the executor does not end and is killed", pid=process.pid)
                 process.send_signal(signal.SIGKILL)
+                # What waits for a disk that stalls does not end at once even by this.
+                kill_at_ms = self._clock.now_ms() + self._stop_max_ms
         # What it started may hold the other end open, so its end is not waited for.
         self._keep(output, READS_MAX)
         return code
