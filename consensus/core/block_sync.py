@@ -188,7 +188,13 @@ def _answer_views(st: State, peer: PeerId, request: Request) -> None:
 
 
 def _answer_votes(st: State, peer: PeerId, request: Request) -> None:
-    """W3: every vote of one signer that is held above the last final view."""
+    """W3: every vote of one signer that is held above the last final view.
+
+    To answer says that the epoch is not over as far as is known here, which of all replicas an
+    observer without a place knows least.
+    """
+    if st.lacks_place or st.epoch_over:
+        return
     if request.epoch != st.epoch.number or request.first >= len(st.epoch.keys):
         return
     votes: list[Vote] = []

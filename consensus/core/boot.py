@@ -6,7 +6,7 @@ Spec: spec/consensus.md#journal.
 from consensus.core.blocks import block_of
 from consensus.core.certificates import arm
 from consensus.core.events import Boot
-from consensus.core.finality import OBSERVER_BOUNDARIES, adopt_boundary, learn_next_set
+from consensus.core.finality import adopt_boundary, count_for_observer, learn_next_set
 from consensus.core.journal import DamagedJournal, Replayed, replay
 from consensus.core.state import EVIDENCE_VIEWS, State
 from consensus.core.tally import FINALIZE, NOTARIZE
@@ -44,18 +44,9 @@ def restore(st: State, boot: Boot) -> None:
 
 def _restore_observer(st: State, boot: Boot, replayed: Replayed) -> None:
     """W3: the mark holds until two boundaries are final that are surely later."""
-    since = replayed.observer_since_ms
-    if since is None:
-        return
-    later = [
-        boundary
-        for boundary in boot.boundaries
-        if boundary.header.timestamp_ms > since + st.parameters.drift_ms
-    ]
-    st.observer_since_ms, st.observer_boundaries = since, len(later)
-    if len(later) >= OBSERVER_BOUNDARIES:
-        st.observer_since_ms = None
-        st.must_cut = True
+    st.observer_since_ms, st.observer_place = replayed.observer_since_ms, replayed.observer_place
+    for boundary in boot.boundaries:
+        count_for_observer(st, boundary)
 
 
 def _restore_certificates(st: State, replayed: Replayed) -> int:

@@ -154,7 +154,7 @@ def start_epoch(st: State) -> bool:
     st.outbox.boundary = boundary
     adopt_boundary(st, boundary)
     st.must_cut = True  # W4: what was signed in the old epoch can never matter again
-    _count_for_observer(st, header.timestamp_ms)
+    count_for_observer(st, boundary)
     enter(st, View(1), None)
     return True
 
@@ -191,10 +191,13 @@ def adopt_boundary(st: State, boundary: Boundary) -> None:
     st.backoff_count = st.cut_view = 0
 
 
-def _count_for_observer(st: State, boundary_ms: int) -> None:
+def count_for_observer(st: State, boundary: Boundary) -> None:
     """W3: lift the observer mark after two boundaries that are surely later than it."""
-    since = st.observer_since_ms
-    if since is not None and boundary_ms > since + st.parameters.drift_ms:
+    since, place = st.observer_since_ms, st.observer_place
+    if since is None or place is None or boundary.epoch - 1 < place:
+        return
+    if boundary.header.timestamp_ms > since + st.parameters.drift_ms:
         st.observer_boundaries += 1
         if st.observer_boundaries >= OBSERVER_BOUNDARIES:
-            st.observer_since_ms = None
+            st.observer_since_ms = st.observer_place = None
+            st.must_cut = True

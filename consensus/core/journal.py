@@ -34,6 +34,8 @@ class Replayed:
     """nothing signed at or below (epoch, view) is in the journal any more"""
     observer_since_ms: int | None = None
     """W3: wall time of the observer mark, None without"""
+    observer_place: int | None = None
+    """W3: the epoch in which a quorum of the others was seen since, None before that"""
     votes: list[Vote] = field(default_factory=list)
     proposes: list[Propose] = field(default_factory=list)
     certificates: list[Certificate] = field(default_factory=list)
@@ -59,9 +61,10 @@ def certificate_record(certificate: Certificate) -> bytes:
     return bytes([_CERTIFICATE]) + encode_certificate(certificate)
 
 
-def observer_record(wall_ms: int) -> bytes:
-    """Return the mark that makes a node an observer since a wall time."""
-    return bytes([_OBSERVER]) + wall_ms.to_bytes(8, "little")
+def observer_record(wall_ms: int, place: int | None = None) -> bytes:
+    """Return the mark that makes a node an observer since a wall time; `place`: W3, once known."""
+    record = bytes([_OBSERVER]) + wall_ms.to_bytes(8, "little")
+    return record if place is None else record + place.to_bytes(8, "little")
 
 
 def empty_journal() -> tuple[bytes, ...]:
@@ -91,8 +94,10 @@ def replay(records: tuple[bytes, ...]) -> Replayed:
                 found.proposes.append(decode_propose(body))
             elif kind == _CERTIFICATE:
                 found.certificates.append(decode_certificate(body))
-            elif kind == _OBSERVER and len(body) == 8:
-                found.observer_since_ms = int.from_bytes(body, "little")
+            elif kind == _OBSERVER and len(body) in (8, 16):
+                found.observer_since_ms = int.from_bytes(body[:8], "little")
+                place = int.from_bytes(body[8:], "little")
+                found.observer_place = place if body[8:] else None
             else:
                 raise DamagedJournal(f"a record of kind {kind} with {len(body)} bytes")
         except DecodeError as error:

@@ -36,6 +36,7 @@ from consensus.core.events import (
     Woke,
 )
 from consensus.core.execution import Executor
+from consensus.core.journal import observer_record
 from consensus.core.proposing import Building
 from consensus.core.safety import Rules
 from consensus.core.state import State
@@ -212,8 +213,7 @@ class Replica:
                 self._ask_range_once()
             if finality.start_epoch(st):
                 self._building = None
-                if st.must_ask:
-                    self._begin_asking()
+                self._begin_asking(is_due=st.must_ask)
             waiting = voting.vote(st)
             self._propose()
             self._executor.drive(waiting, self._own_block())
@@ -262,27 +262,34 @@ class Replica:
 
     def _on_started(self, event: Started) -> None:
         certificates.form_after_boot(self._st)
-        self._begin_asking()
+        self._begin_asking(is_due=True)
 
-    def _begin_asking(self) -> None:
-        """W3: ask peers for own votes; nothing new is signed before the answers or a bound."""
+    def _begin_asking(self, *, is_due: bool) -> None:
+        """W3: ask peers for own votes; nothing new is signed before the answers or a bound.
+
+        `is_due` False: an epoch begins for which the journal is up to date; an observer asks too.
+        """
         st = self._st
-        st.asking = st.own_index is not None
-        if st.asking:
-            self._votes_answered.clear()
-            st.ask_at = st.now_ms + ASK_DELTAS * st.parameters.delta_ms
+        self._votes_answered.clear()
+        if is_due:
+            st.asking = st.own_index is not None
+            st.ask_at = st.now_ms + ASK_DELTAS * st.parameters.delta_ms if st.asking else None
+        if st.asking or st.lacks_place:
             voting.ask_for_own_votes(st)
-            self._end_asking_if_answered()
+            self._look_at_answers()
 
-    def _end_asking_if_answered(self) -> None:
-        """W3: a quorum that says what it holds of ours is enough."""
+    def _look_at_answers(self) -> None:
+        """W3: a quorum that says what it holds of ours is enough; one of others gives the place."""
         st = self._st
-        assert st.own_index is not None
-        power = st.epoch.weights[st.own_index]
-        for peer in self._votes_answered:
-            index = st.epoch.index_of.get(PublicKey(peer))
-            power += st.epoch.weights[index] if index is not None else 0
-        if power >= st.epoch.quorum:
+        weights, index_of = st.epoch.weights, st.epoch.index_of
+        power = sum(weights[index_of[PublicKey(peer)]] for peer in self._votes_answered)
+        if st.lacks_place and power >= st.epoch.quorum:
+            since_ms, place = st.observer_since_ms, st.epoch.number
+            assert since_ms is not None, "who lacks a place is an observer"
+            st.observer_place = place
+            st.outbox.record(observer_record(since_ms, place))
+        own = 0 if st.own_index is None else weights[st.own_index]
+        if st.asking and power + own >= st.epoch.quorum:
             st.asking, st.ask_at = False, None
             st.dirty = True
 
@@ -312,7 +319,7 @@ class Replica:
         st.retransmit_at = st.now_ms + st.parameters.retransmit_interval_ms
         st.reset_limits()
         voting.retransmit(st)
-        if st.asking:
+        if st.asking or st.lacks_place:
             voting.ask_for_own_votes(st)
         if st.final.height == self._height_at_tick or st.own_index is None:
             block_sync.ask_range(st, st.peer_at(st.tick))
@@ -427,10 +434,10 @@ class Replica:
         for vote in answer.votes:
             if vote.epoch == answer.epoch and vote.signer == answer.signer:
                 certificates.on_vote(st, peer, vote)
-        is_about_us = st.asking and answer.signer == st.own_index
-        if is_about_us and PublicKey(peer) in st.epoch.index_of:
+        is_asked = (st.asking or st.lacks_place) and answer.signer == (st.own_index or 0)
+        if is_asked and PublicKey(peer) in st.epoch.index_of and peer != st.own_peer:
             self._votes_answered.add(peer)
-            self._end_asking_if_answered()
+            self._look_at_answers()
 
     def _on_block_answer(self, peer: PeerId, answer: BlockAnswer) -> None:
         block_sync.on_block_answer(self._st, peer, answer)

@@ -129,7 +129,10 @@ class State:
         """Nothing keeps this node from signing, except that peers must be asked (W3)."""
         self.is_halted = False
         self.observer_since_ms: int | None = None
+        self.observer_place: int | None = None
+        """W3: the first epoch whose boundary may count; None while a quorum has not shown it"""
         self.observer_boundaries = 0
+        """that count so far"""
         self.asking = self.key is not None
         """peers are asked for own votes before the first new signature after a boot"""
         self.must_ask = False
@@ -176,6 +179,11 @@ class State:
             and not self.asking
             and not self.epoch_over
         )
+
+    @property
+    def lacks_place(self) -> bool:
+        """W3: an observer that does not know yet how far the chain was when it began."""
+        return self.observer_since_ms is not None and self.observer_place is None
 
     @property
     def backoff(self) -> int:
@@ -379,7 +387,8 @@ class State:
         last = self.last_final_view
         records = [journal.cut_record(self.epoch.number, max(last, self.given_up_view))]
         if self.observer_since_ms is not None:
-            records.append(journal.observer_record(self.observer_since_ms))
+            mark = journal.observer_record(self.observer_since_ms, self.observer_place)
+            records.append(mark)
         for number in sorted(self.views):
             view = self.views[number]
             if number < last:

@@ -204,9 +204,13 @@ def _finalize(st: State) -> None:
 
 
 def ask_for_own_votes(st: State) -> None:
-    """W3: before the first new signature after a boot, ask what peers hold of ours."""
-    if st.own_index is not None:
-        request = Request(want=Want.VOTES_OF, epoch=st.epoch.number, first=st.own_index)
+    """W3: ask what peers hold of ours, and whether they are in this epoch: only then they answer.
+
+    Before the first new signature after a boot; and an observer that knows no place, which may be
+    no member: any validator's votes will do.
+    """
+    if st.own_index is not None or st.lacks_place:
+        request = Request(want=Want.VOTES_OF, epoch=st.epoch.number, first=st.own_index or 0)
         st.outbox.broadcast(request)
 
 

@@ -224,32 +224,6 @@ def test_a_damaged_journal_is_refused(records: tuple[bytes, ...]) -> None:
         journal.replay(records)
 
 
-def test_an_observer_signs_nothing() -> None:
-    """W3: it follows the chain to finality without a vote of its own."""
-    lone = Lone(own=follower().own, disk=Disk(journal.observer_journal(WALL_MS)))
-    assert lone.replica.is_observer
-    propose = lone.propose(1, lone.header(1), 0)
-    lone.hear(propose)
-    lone.hear(lone.certificate(FINALIZE, 1, propose.proposal))
-    lone.wait(1_000)
-    assert lone.votes() == []
-    assert lone.replica.final_height == 1
-
-
-def test_an_observer_votes_again_after_two_later_boundaries() -> None:
-    """W3: the mark is removed, durably, by the second boundary later than it + drift."""
-    net = Net(make_chain([1] * 4, heights_per_epoch=3, drift_ms=100))
-    node = net.nodes[3]
-    node.journal = list(journal.observer_journal(10_000))
-    node.boot()
-    net.run(400)
-    assert node.replica.is_observer
-    net.run(5_000)
-    assert not node.replica.is_observer
-    assert journal.replay(tuple(node.journal)).observer_since_ms is None
-    assert any(isinstance(m, Vote) and m.signer == 3 for m in node.sent)
-
-
 def test_a_lost_signature_makes_an_observer() -> None:
     """W3: an own genuine vote that the journal lacks: durable mark, alarm, nothing signed."""
     lone = Lone(own=follower().own, asks=True)
