@@ -52,6 +52,16 @@ ENTRIES_MAX = 4_096
 READS_MAX = 32
 """payloads being read back from the executor, or waiting for it"""
 READS_PER_PEER_MAX = 4
+STRANGERS_READS_MAX = 8
+"""of them for strangers: members find room whatever strangers ask for"""
+STRANGER_READ_BYTES_PER_S = 2**25
+"""what may be read back for one peer outside the set"""
+STRANGERS_READ_BYTES_PER_S = 2**26
+"""the same for all of them together: about a tenth of a processor, here and in the executor"""
+READ_COST_BYTES_MIN = 2**19
+"""what a reading counts for at least, also one that finds nothing"""
+STRANGER_BUCKETS_MAX = 4_096
+"""peers whose reading is remembered; beyond, the one that read longest ago is forgotten"""
 READ_ASKERS_MAX = 64
 """GETs that wait for one reading"""
 
@@ -87,6 +97,7 @@ assert LINK_QUEUE_FRAMES > WINDOW_CHUNKS_MAX, "a full window leaves room for sma
 assert ACK_TIMEOUT_MS < FETCH_AGAIN_MS, "a chunk asked for again must not count as under way"
 assert min(CHUNKS_ASKED_MAX, WINDOW_CHUNKS_MAX) >= ASKED_PER_SOURCE_MAX
 assert min(ACK_INDICES_MAX, WINDOW_CHUNKS_MAX) >= ACK_INDICES_AT_ONCE
+assert READS_PER_PEER_MAX < STRANGERS_READS_MAX < READS_MAX, "nobody takes all of what others share"
 assert FETCH_AGAIN_MS * FETCH_ROUNDS_MAX < FETCH_IDLE_MS_MAX
 
 
@@ -103,6 +114,8 @@ class MemoryLimits:
     under_way_bytes_max: int
     """chunks sent and neither acknowledged nor given up"""
     unasked_per_sender_bytes_max: int
+    strangers_cached_bytes_max: int
+    """whole payloads that were read back for strangers and nobody else asked for since"""
 
     @classmethod
     def of(cls, *, payload_bytes_max: int, held_bytes_max: int) -> "MemoryLimits":
@@ -116,4 +129,5 @@ class MemoryLimits:
             kept_bytes_max=kept,
             under_way_bytes_max=under_way,
             unasked_per_sender_bytes_max=2 * payload_bytes_max,
+            strangers_cached_bytes_max=max(kept // 8, payload_bytes_max),
         )

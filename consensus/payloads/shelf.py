@@ -36,6 +36,8 @@ class Entry:
     standing: Standing
     sender: bytes = b""
     """who pushed the first chunk of an UNASKED one; empty: left over from a fetch"""
+    is_for_strangers: bool = False
+    """read back for a stranger, and nobody else asked for it"""
     touched_ms: int
     chunks: dict[int, memoryview] = field(default_factory=dict)
     leaves: dict[int, Hash32] = field(default_factory=dict)
@@ -112,6 +114,8 @@ class Shelf:
         """Give an entry another standing."""
         del self._by_standing[entry.standing][entry.commitment]
         entry.standing = standing
+        if standing is Standing.HELD:
+            entry.is_for_strangers = False
         self._by_standing[standing][entry.commitment] = entry
 
     def remove(self, entry: Entry) -> None:
@@ -128,6 +132,8 @@ class Shelf:
         assert entry.commitment not in self._entries, "an entry is put once"
         if entry.standing is Standing.UNASKED and not self._has_share(entry):
             return False
+        if entry.is_for_strangers:
+            self._make_share_of_strangers(entry.cost_bytes)
         if not self._make_room(entry.cost_bytes, 1, entry.standing, entry.sender, is_own):
             assert not is_own, "limits leave room for one payload"
             return False
@@ -158,6 +164,17 @@ class Shelf:
             used -= oldest.cost_bytes
             self._give_way(oldest)
         return True
+
+    def _make_share_of_strangers(self, cost_bytes: int) -> None:
+        """Let the least recent go of what strangers had read back: else they empty the cache."""
+        limit = self._memory.strangers_cached_bytes_max
+        theirs = [e for e in self.of(Standing.CACHED) if e.is_for_strangers]
+        used = sum(e.cost_bytes for e in theirs)
+        for entry in theirs:
+            if used + cost_bytes <= limit:
+                return
+            used -= entry.cost_bytes
+            self._give_way(entry)
 
     def _make_room(
         self, cost_bytes: int, count: int, standing: Standing, sender: bytes, is_own: bool

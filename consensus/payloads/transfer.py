@@ -6,7 +6,6 @@ often. Nothing here reads a clock, draws a number or hashes a whole payload. Nex
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 
 from consensus.core.events import FetchPayload, PushPayload
 from consensus.core.types import Hash32
@@ -15,21 +14,13 @@ from consensus.payloads.chunks import CHUNK_BYTES, ChunkTree, is_proved, leaf_of
 from consensus.payloads.fetches import Fetch
 from consensus.payloads.limits import (
     ACK_INDICES_AT_ONCE,
-    READ_ASKERS_MAX,
-    READS_MAX,
-    READS_PER_PEER_MAX,
     UNASKED_MS_MAX,
     MemoryLimits,
 )
 from consensus.payloads.outputs import Arrived, Ban, Failed, Output, Read, SendFrame
+from consensus.payloads.readings import Readings
 from consensus.payloads.shelf import Entry, Shelf, Standing
 from consensus.payloads.uploads import Uploads
-
-
-@dataclass(slots=True, kw_only=True)
-class _Reading:
-    is_push: bool = False
-    askers: list[tuple[bytes, frames.Get]] = field(default_factory=list)
 
 
 class Transfer:
@@ -40,8 +31,8 @@ class Transfer:
         self._memory = memory
         self._shelf = Shelf(memory)
         self._uploads = Uploads(memory)
+        self._readings = Readings(memory)
         self._fetches: dict[bytes, Fetch] = {}
-        self._readings: dict[tuple[bytes, bytes], _Reading] = {}
         self._members: frozenset[bytes] = frozenset()
         self._acks: dict[tuple[bytes, Hash32], list[int]] = {}
         self._outputs: list[Output] = []
@@ -89,9 +80,8 @@ class Transfer:
         if entry is not None and entry.payload is not None:
             self._push(entry, now_ms)
             return
-        reading = self._read(effect.block_hash, effect.payload_commitment, is_own=True)
-        if reading is not None:
-            reading.is_push = True
+        if self._readings.push(effect.block_hash, effect.payload_commitment):
+            self._read(effect.block_hash, effect.payload_commitment)
 
     def fetch(self, effect: FetchPayload, now_ms: int) -> None:
         """Get a payload; `Arrived` or `Failed` follows, once for all wishes that are open."""
@@ -149,12 +139,13 @@ class Transfer:
         now_ms: int,
     ) -> None:
         """Take what was read back; None: it is not there."""
-        reading = self._readings.pop((block_hash, commitment), None)
+        reading = self._readings.take(block_hash, commitment, len(found[1]) if found else 0)
         if reading is None:
             return
         entry: Entry | None = None
         if found is not None and found[0].commitment == commitment:
-            entry = self._keep(*found, Standing.CACHED, now_ms)
+            is_for_strangers = bool(reading.stranger) and not reading.is_push
+            entry = self._keep(*found, Standing.CACHED, now_ms, is_for_strangers=is_for_strangers)
         elif found is not None:  # a block's hash binds its commitment: no header says such a pair
             for asker in dict.fromkeys(asker for asker, _ in reading.askers):
                 self._ban(asker, "GET of a block with another payload")
@@ -288,6 +279,9 @@ class Transfer:
     def _send(self, peer: bytes, frame: bytes) -> None:
         self._outputs.append(SendFrame(peer=peer, frame=frame))
 
+    def _read(self, block_hash: Hash32, commitment: Hash32) -> None:
+        self._outputs.append(Read(block_hash=block_hash, commitment=commitment))
+
     def _fail(self, commitment: Hash32, reason: str) -> None:
         self._count("fetches_failed")
         self._outputs.append(Failed(commitment=commitment, reason=reason))
@@ -317,7 +311,13 @@ class Transfer:
                 self._fail(entry.commitment, "gave way to an own build")
 
     def _keep(
-        self, tree: ChunkTree, payload: bytes, standing: Standing, now_ms: int
+        self,
+        tree: ChunkTree,
+        payload: bytes,
+        standing: Standing,
+        now_ms: int,
+        *,
+        is_for_strangers: bool = False,
     ) -> Entry | None:
         """Keep a whole payload of our own; None: no room. Ends a fetch of the same."""
         assert len(payload) <= self._memory.payload_bytes_max, len(payload)
@@ -335,6 +335,7 @@ class Transfer:
             commitment=tree.commitment,
             payload_bytes=len(payload),
             standing=Standing.HELD if is_wanted else standing,
+            is_for_strangers=is_for_strangers and not is_wanted,
             touched_ms=now_ms,
         )
         entry.complete(payload, tree)
@@ -440,10 +441,13 @@ class Transfer:
             self._answer(peer, get, entry, now_ms)
             return
         if entry is None:
-            reading = self._read(get.block_hash, get.commitment, is_own=False, peer=peer)
-            if reading is not None:
-                reading.askers.append((peer, get))
+            is_member = peer in self._members
+            is_new = self._readings.ask(peer, get, is_member=is_member, now_ms=now_ms)
+            if is_new:
+                self._read(get.block_hash, get.commitment)
+            if is_new is not None:
                 return
+            self._count("refused_reads")
         self._send(peer, frames.encode_missing(get.commitment))
 
     def _answer(self, peer: bytes, get: frames.Get, entry: Entry, now_ms: int) -> None:
@@ -453,28 +457,11 @@ class Transfer:
         else:
             indices = range(min(1, entry.payload_bytes))
         self._shelf.touch(entry, now_ms)
+        if peer in self._members:
+            entry.is_for_strangers = False
         if not indices or not self._uploads.answer(peer, entry, indices, now_ms):
             self._count("refused_answers")
             self._send(peer, frames.encode_missing(get.commitment))
-
-    def _read(
-        self, block_hash: Hash32, commitment: Hash32, *, is_own: bool, peer: bytes = b""
-    ) -> _Reading | None:
-        """Return the reading of a payload, begun if need be; None: too many are under way."""
-        reading = self._readings.get((block_hash, commitment))
-        if not is_own:
-            of_peer = sum(any(p == peer for p, _ in r.askers) for r in self._readings.values())
-            is_full = reading is not None and len(reading.askers) >= READ_ASKERS_MAX
-            is_new = reading is None
-            if is_full or (
-                is_new and (len(self._readings) >= READS_MAX or of_peer >= READS_PER_PEER_MAX)
-            ):
-                self._count("refused_reads")
-                return None
-        if reading is None:
-            reading = self._readings[block_hash, commitment] = _Reading()
-            self._outputs.append(Read(block_hash=block_hash, commitment=commitment))
-        return reading
 
 
 def proof_of(chunk: frames.Chunk) -> Hash32 | None:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from consensus.payloads.buckets import Bucket
 from consensus.payloads.chunks import CHUNK_BYTES, chunk_bytes, chunk_count
 from consensus.payloads.limits import (
     ACK_TIMEOUT_MS,
@@ -21,27 +22,6 @@ from consensus.payloads.limits import (
     MemoryLimits,
 )
 from consensus.payloads.shelf import Entry
-
-
-@dataclass(slots=True, kw_only=True)
-class Bucket:
-    """A token bucket of integers; it may go below zero by one chunk."""
-
-    bytes_per_s: int
-    burst_bytes: int
-    level_bytes: int
-    filled_ms: int
-
-    def is_open(self, now_ms: int) -> bool:
-        """Fill up to now; say whether something may be taken."""
-        more = (now_ms - self.filled_ms) * self.bytes_per_s // 1000
-        self.level_bytes = min(self.burst_bytes, self.level_bytes + more)
-        self.filled_ms = now_ms
-        return self.level_bytes > 0
-
-    def take(self, taken_bytes: int) -> None:
-        """Take what is sent."""
-        self.level_bytes -= taken_bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -197,9 +177,7 @@ class Uploads:
         if bucket is None:
             rate = MEMBER_SERVED_BYTES_PER_S if is_member else STRANGERS_SERVED_BYTES_PER_S
             burst = SERVED_BURST_PAYLOADS * max(CHUNK_BYTES, self._memory.payload_bytes_max)
-            bucket = Bucket(
-                bytes_per_s=rate, burst_bytes=burst, level_bytes=burst, filled_ms=now_ms
-            )
+            bucket = Bucket.full(bytes_per_s=rate, burst_bytes=burst, now_ms=now_ms)
             self._buckets[name] = bucket
         return bucket
 
