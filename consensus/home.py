@@ -15,6 +15,7 @@ journal that it began with; nothing else ever makes either. A home without a val
 follower's. Spec: spec/consensus.md#journal.
 """
 
+import filecmp
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,11 @@ from pathlib import Path
 
 import msgspec
 
-from consensus.chain_file import CHAIN_NAME, ChainFile, parse_chain, read_chain
+from consensus.chain_file import CHAIN_NAME, ChainError, ChainFile, parse_chain, read_chain
 from consensus.core.journal import empty_journal, observer_journal
 from consensus.journal import JournalDamaged, create_journal, read_journal
 from runtime.decoding import decodable
-from runtime.durable import sync_folder
+from runtime.durable import sync_folder, write_file
 from runtime.errors import ExplainedError
 from runtime.keystore import KeyEntry, Keystore
 from runtime.lock import FolderInUse, FolderLock
@@ -136,25 +137,20 @@ class NewHome:
 def create_home(home: Home, new: NewHome) -> KeyEntry:
     """Make a home in a folder that is none yet; what was cut off is made anew by a repetition.
 
-    Raises HomeError, KeystoreError, OSError.
+    A folder that holds something of another chain stays as it is. Raises HomeError, ChainError,
+    KeystoreError, OSError.
     """
     folder = home.folder
-    parse_chain(new.chain, str(new.genesis))
+    chain = parse_chain(new.chain, str(new.genesis))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
     with lock_home(home):
-        if home.is_made():
-            raise HomeError(
-                "home.exists",
-                what="this is the home of a node already",
-                where=str(folder),
-                why="a home is made once, with its key and its journal",
-                what_to_do="start it with `python -m consensus run`, or choose another --home",
-            )
+        check_place(home, chain, new.genesis)
         _prepare_journal(home.journal)
-        folder.joinpath(CHAIN_NAME).write_bytes(new.chain)
+        # Before all else, and durably: it says of which chain everything is that comes after it.
+        write_file(folder.joinpath(CHAIN_NAME), [new.chain])
         _copy_genesis(new.genesis, home.genesis)
         settings_path = folder.joinpath(FILE_NAME)
         if not settings_path.exists():
@@ -169,6 +165,58 @@ def create_home(home: Home, new: NewHome) -> KeyEntry:
         sync_folder(home.keys.folder)
         sync_folder(folder)
     return entry
+
+
+def check_place(home: Home, chain: ChainFile, genesis: Path) -> None:
+    """Raise HomeError unless the home of a chain can be made here with nothing lost.
+
+    Nothing is changed. `genesis`: the file that would be copied. A creation of the same chain that
+    was cut off may be repeated. Raises OSError, too.
+    """
+    there = genesis_hash_there(home)
+    if there is not None and there != chain.genesis_hash:
+        raise HomeError(
+            "home.other_genesis",
+            what="this folder belongs to another chain; nothing was changed",
+            where=str(home.folder),
+            why=f"its genesis hash is {there}, that of {genesis} is {chain.genesis_hash}",
+            what_to_do="choose another --home, or move this folder away",
+        )
+    if home.is_made():
+        same = "of this very chain " if there is not None else ""
+        raise HomeError(
+            "home.exists",
+            what=f"this is the home of a node {same}already; nothing was changed",
+            where=str(home.folder),
+            why="a home is made once, with its key and its journal",
+            what_to_do="start it with `python -m consensus run`, or choose another --home",
+        )
+    if there is None:
+        for path in _strange_files(home, genesis):
+            raise HomeError(
+                "home.other_files",
+                what="this folder holds what a new home would take the place of",
+                where=str(path),
+                why=f"without {CHAIN_NAME} beside it nobody knows of which chain it is",
+                what_to_do="choose another --home, or move it away",
+            )
+
+
+def genesis_hash_there(home: Home) -> str | None:
+    """Return of which chain a folder is, by its chain.json; None: it has none that can be read."""
+    try:
+        return home.chain().genesis_hash
+    except ChainError:
+        return None
+
+
+def _strange_files(home: Home, genesis: Path) -> list[Path]:
+    """Return what stands where a home has something, put there by nobody who made one."""
+    found = [path for path in (home.executor, home.folder.joinpath("store")) if path.exists()]
+    for source, target in _genesis_files(genesis, home.genesis):
+        if target.exists() and not filecmp.cmp(source, target, shallow=False):
+            found.append(target)
+    return found
 
 
 def lock_home(home: Home) -> FolderLock:
@@ -268,15 +316,20 @@ class _GenesisFile(msgspec.Struct):
     accounts_file: str | None = None
 
 
-def _copy_genesis(source: Path, target: Path) -> None:
-    """Copy genesis and the accounts file beside it that it names, if it names one."""
-    if source.resolve() == target.resolve():
-        return
+def _genesis_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """Return what is copied where: genesis, and the accounts file beside it if it names one."""
+    files = [(source, target)]
     path = Path(msgspec.json.decode(source.read_bytes(), type=_GenesisFile).accounts_file or "")
     # Only such a name is shown to those who follow, so that no other file ever is.
     if path.name.endswith(ACCOUNTS_SUFFIX) and path == Path(path.name):
-        shutil.copyfile(source.with_name(path.name), target.with_name(path.name))
-    shutil.copyfile(source, target)
+        files.append((source.with_name(path.name), target.with_name(path.name)))
+    return [(file, copy) for file, copy in files if file.resolve() != copy.resolve()]
+
+
+def _copy_genesis(source: Path, target: Path) -> None:
+    """Copy genesis and its accounts; the genesis last, since it names the others."""
+    for file, copy in reversed(_genesis_files(source, target)):
+        shutil.copyfile(file, copy)
 
 
 def _create_executor(home: Home, new: NewHome) -> None:

@@ -29,6 +29,7 @@ from consensus.home import (
     NewHome,
     ask_executor,
     create_home,
+    genesis_hash_there,
 )
 from runtime.decoding import decodable
 from runtime.keypair import SEED_BYTES, KeyPair
@@ -131,15 +132,8 @@ def new_network(plan: NetworkPlan) -> dict[str, Any]:
     Raises ExplainedError for what cannot be: a folder in use, a schedule that names nobody.
     """
     plan.out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_is_free(plan.out)
     genesis = plan.out.joinpath(GENESIS_NAME)
-    if genesis.exists():
-        raise HomeError(
-            "home.network_exists",
-            what="there is a network already",
-            where=str(plan.out),
-            why="a network is made once, in a folder of its own",
-            what_to_do="choose another --out, or remove this folder",
-        )
     members = [
         Member(index=index, pair=KeyPair.of(secrets.token_bytes(SEED_BYTES)), plan=plan)
         for index in range(_count(plan))
@@ -159,6 +153,26 @@ def new_network(plan: NetworkPlan) -> dict[str, Any]:
     }
     plan.out.joinpath(NETWORK_NAME).write_text(json.dumps(network, indent=2) + "\n")
     return network
+
+
+def _check_is_free(out: Path) -> None:
+    """Raise HomeError where anything of a network stands, whole or in part: keys may be in it."""
+    names = (GENESIS_NAME, NETWORK_NAME, KEYS_NAME)
+    found = [path for path in map(out.joinpath, names) if path.exists()]
+    homes = [path for path in sorted(out.glob(f"{VALIDATOR_NAME}*")) if path.is_dir()]
+    if not (found or homes):
+        return
+    hashes = {genesis_hash_there(Home(folder=home)) for home in homes} - {None}
+    count = f"{len(homes)} homes" if len(homes) != 1 else "one home"
+    of = f" of the genesis {', '.join(sorted(map(str, hashes)))}" if hashes else ""
+    raise HomeError(
+        "home.network_exists",
+        what="there is a network already; nothing was changed",
+        where=str(out),
+        why=f"the folder holds {count}{of}, with keys and journals that a new network, which has "
+        "a genesis of its own, would take the place of",
+        what_to_do="start its nodes, choose another --out, or move this folder away",
+    )
 
 
 def read_schedule(path: Path) -> list[ScheduledSet]:

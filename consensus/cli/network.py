@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from consensus.chain_file import parse_chain
 from consensus.cli.options import (
     home_option,
     parameter_arguments,
@@ -14,8 +15,8 @@ from consensus.config import LAYERS
 from consensus.home import (
     VALIDATOR_NAME,
     Home,
-    HomeError,
     NewHome,
+    check_place,
     create_home,
     describe_genesis,
 )
@@ -112,19 +113,12 @@ def init(file: Path, home: Path, seed_file: Path | None, no_password: bool, is_j
     after now, and never run it in two places.
     """
     place = Home(folder=home)
-    if place.is_made():
-        raise HomeError(
-            "home.exists",
-            what="this is the home of a node already",
-            where=str(home),
-            why="a home is made once, with its key and its journal",
-            what_to_do="start it with `python -m consensus run`, or choose another --home",
-        )
+    chain = describe_genesis(file)
+    check_place(place, parse_chain(chain, str(file)), file)  # before a password is asked for
     if seed_file is None:
         seed = secrets.token_bytes(SEED_BYTES)
     else:
         seed = read_seed(seed_file, "--import-key")
-    chain = describe_genesis(file)
     entry = create_home(
         place,
         NewHome(

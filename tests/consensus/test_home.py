@@ -45,6 +45,25 @@ def chain(genesis: Path) -> bytes:
     return describe_genesis(genesis)
 
 
+@pytest.fixture(scope="module")
+def other_genesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the genesis of another chain, its accounts in a file of the same name."""
+    folder = tmp_path_factory.mktemp("other")
+    members = folder / "validators.json"
+    members.write_text(json.dumps([{"public_key": f"0x{PAIR.public_key.hex()}", "power": 2}]))
+    path = folder / "genesis.json"
+    ask_executor(
+        "genesis", "new", "--out", str(path), "--validators", str(members), "--accounts", "10002"
+    )
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, but for the lock that is taken to look."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "LOCK")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def new_home(genesis: Path, chain: bytes, since_ms: int | None = None) -> NewHome:
     """Return what the homes of this file are made of."""
     return NewHome(
@@ -74,9 +93,11 @@ def test_a_home_is_complete(tmp_path: Path, genesis: Path, chain: bytes) -> None
     assert 'query_address = ""' in text
     assert 'a_new_key = "x"' in text
     assert not home.is_follower()
-    with pytest.raises(HomeError) as caught:
+    before = contents(home.folder)
+    with pytest.raises(HomeError, match="of this very chain already") as caught:
         create_home(home, new_home(genesis, chain))
     assert caught.value.code == "home.exists"
+    assert contents(home.folder) == before
 
 
 def test_an_imported_key_begins_as_an_observer(tmp_path: Path, genesis: Path, chain: bytes) -> None:
@@ -97,6 +118,55 @@ def test_a_creation_that_was_cut_off_is_repeated(
     assert not home.is_made()
     create_home(home, new_home(genesis, chain))
     assert read_journal(home.journal).records == core.empty_journal()
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_home_of_another_chain_is_left_alone(
+    tmp_path: Path, genesis: Path, chain: bytes, other_genesis: Path, *, is_whole: bool
+) -> None:
+    """Whole or cut off: both hashes are named, and no file is touched, the executor's included."""
+    home = Home(folder=tmp_path)
+    entry = create_home(home, new_home(genesis, chain, since_ms=5))
+    if not is_whole:
+        entry.path.unlink()
+    before = contents(tmp_path)
+    other_chain = describe_genesis(other_genesis)
+    with pytest.raises(HomeError, match="nothing was changed") as caught:
+        create_home(home, new_home(other_genesis, other_chain))
+    assert caught.value.code == "home.other_genesis"
+    for data in (chain, other_chain):
+        assert json.loads(data)["genesis_hash"] in caught.value.why
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["genesis.json", "genesis-accounts.arrow", "executor/FORMAT", "store/data.mdb"]
+)
+def test_files_of_an_unknown_chain_are_left_alone(
+    tmp_path: Path, genesis: Path, chain: bytes, name: str
+) -> None:
+    """Without a chain.json nothing that a home would take the place of is overwritten."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"somebody's")
+    with pytest.raises(HomeError) as caught:
+        create_home(Home(folder=tmp_path), new_home(genesis, chain))
+    assert caught.value.code == "home.other_files"
+    assert caught.value.where in (str(path), str(path.parent))
+    assert contents(tmp_path) == {name: b"somebody's"}
+
+
+def test_a_genesis_may_lie_in_the_folder_of_its_home(
+    tmp_path: Path, genesis: Path, chain: bytes
+) -> None:
+    """Under its own name or another one, with its accounts beside it: they stay what they are."""
+    accounts = genesis.with_name("genesis-accounts.arrow")
+    for folder, name in ((tmp_path / "a", "genesis.json"), (tmp_path / "b", "mine.json")):
+        folder.mkdir()
+        folder.joinpath(name).write_bytes(genesis.read_bytes())
+        folder.joinpath(accounts.name).write_bytes(accounts.read_bytes())
+        create_home(Home(folder=folder), new_home(folder / name, chain))
+        assert describe_genesis(folder / "genesis.json") == chain
 
 
 def test_a_journal_that_somebody_signed_with_is_kept(

@@ -83,6 +83,23 @@ def test_a_network_is_made_once(
     assert Path(network["genesis"]).read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["validator2/chain.json", "keys/dev0.json", "network.json"])
+def test_what_is_left_of_a_network_is_not_built_over(
+    tmp_path: Path, network: dict[str, Any], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A folder whose genesis is gone may hold keys and journals: nothing is written."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    data = Path(network["validators"][0]["home"]).joinpath("chain.json").read_bytes()
+    path.write_bytes(data)
+    code, _, err = run(capsys, "network", "new", "--out", str(tmp_path))
+    assert code == ExitCode.REFUSED
+    assert "home.network_exists" in err
+    assert "nothing was changed" in err
+    assert (network["genesis_hash"] in err) == name.startswith("validator")
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
 @pytest.mark.parametrize(
     ("schedule", "arguments", "code"),
     [
@@ -138,6 +155,7 @@ def test_init_makes_one_validator(
     assert (code, json.loads(out)["role"]) == (ExitCode.OK, "observer")
     code, _, err = run(capsys, *arguments, str(tmp_path / "b"), *more)
     assert (code, "home.exists" in err) == (ExitCode.REFUSED, True)
+    assert "of this very chain" in err
     seed.write_text("07" * 31)
     code, _, err = run(capsys, *arguments, str(tmp_path / "c"), *more)
     assert (code, "key.seed" in err) == (ExitCode.REFUSED, True)
