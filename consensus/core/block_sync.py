@@ -9,7 +9,7 @@ from consensus.core.certificates import accept, answer_laggard, is_valid
 from consensus.core.codec import VOTES_ANSWER_MAX
 from consensus.core.events import AnswerFromStore
 from consensus.core.finality import FINAL_QUEUE_MAX, finalize
-from consensus.core.state import REQUESTS_MAX, State
+from consensus.core.state import REQUESTS_MAX, STRANGER_REQUESTS_MAX, STRANGERS_REQUESTS_MAX, State
 from consensus.core.tally import FINALIZE
 from consensus.core.types import (
     RANGE_HEADERS_MAX,
@@ -138,12 +138,10 @@ def on_range(st: State, peer: PeerId, answer: RangeAnswer) -> None:
 
 
 def on_request(st: State, peer: PeerId, request: Request) -> None:
-    """M6: answer, at most REQUESTS_MAX times per peer and retransmission."""
-    count = st.request_counts.get(peer, 0)
-    if count >= REQUESTS_MAX or (count == 0 and st.is_request_table_full()):
+    """M6: answer, at most REQUESTS_MAX times per peer and retransmission; strangers less."""
+    if not _is_within_limits(st, peer):
         st.refused_count += 1
         return
-    st.request_counts[peer] = count + 1
     want = request.want
     if want == Want.VIEWS:
         _answer_views(st, peer, request)
@@ -161,6 +159,20 @@ def on_request(st: State, peer: PeerId, request: Request) -> None:
             st.outbox.then.append(AnswerFromStore(peer=peer, request=request))
     elif want == Want.BOUNDARY or request.first <= st.final.height:
         st.outbox.then.append(AnswerFromStore(peer=peer, request=request))
+
+
+def _is_within_limits(st: State, peer: PeerId) -> bool:
+    """Count a request; False: its peer, or all strangers, had their share until the next tick."""
+    count, is_stranger = st.request_counts.get(peer, 0), st.is_stranger(peer)
+    if count >= (STRANGER_REQUESTS_MAX if is_stranger else REQUESTS_MAX):
+        return False
+    if count == 0 and st.is_request_table_full():
+        return False
+    if is_stranger and st.stranger_requests >= STRANGERS_REQUESTS_MAX:
+        return False
+    st.stranger_requests += is_stranger
+    st.request_counts[peer] = count + 1
+    return True
 
 
 def _answer_views(st: State, peer: PeerId, request: Request) -> None:

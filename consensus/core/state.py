@@ -49,6 +49,10 @@ PEERS_MAX = 4_096
 """peers that rate limits tell apart between two retransmissions"""
 REQUESTS_MAX = 64
 """requests of one peer answered between two retransmissions"""
+STRANGER_REQUESTS_MAX = 16
+"""of one peer that is no validator of this epoch or the next, and not configured"""
+STRANGERS_REQUESTS_MAX = 64
+"""of all of these together: a range costs a millisecond or more of the thread that writes votes"""
 BACKOFF_VIEWS = 4
 BACKOFF_DOUBLINGS_MAX = 10
 
@@ -146,6 +150,7 @@ class State:
         """Rate limits: emptied at every retransmission."""
         self.answered: set[PeerId] = set()
         self.request_counts: dict[PeerId, int] = {}
+        self.stranger_requests = 0
         self.asked_peers: set[PeerId] = set()
         self.asked_blocks: set[Hash32] = set()
         self.asked_range = False
@@ -154,6 +159,10 @@ class State:
         self.peer_turn = 0
         self.other_peers: tuple[PeerId, ...] = ()
         """configured peers that may be asked besides the validators"""
+        self._friends: frozenset[PeerId] = frozenset()
+        """who is no stranger beside the validators of this epoch"""
+        self._friends_of: tuple[object, object] | None = None
+        """what they were made of: asked for with every request, and seldom another"""
         self.refused_count = 0
         """messages beyond a limit, for the shell's metrics"""
 
@@ -206,6 +215,17 @@ class State:
         """Say whether another peer's requests cannot be counted now."""
         return len(self.request_counts) >= PEERS_MAX
 
+    def is_stranger(self, peer: PeerId) -> bool:
+        """Say whether a peer is neither a validator of this epoch or the next, nor configured."""
+        if PublicKey(peer) in self.epoch.index_of:
+            return False
+        known = self._friends_of
+        if known is None or known[0] is not self.next_set or known[1] is not self.other_peers:
+            self._friends_of = (self.next_set, self.other_peers)
+            next_keys = (one.public_key for one in self.next_set or ())
+            self._friends = frozenset((*map(PeerId, next_keys), *self.other_peers))
+        return peer not in self._friends
+
     def penalize(self, peer: PeerId, reason: str) -> None:
         """Blame a peer for what no honest one sends."""
         self.outbox.now_effects.append(Penalize(peer=peer, reason=reason))
@@ -243,6 +263,7 @@ class State:
         """Give every peer its share anew."""
         self.answered.clear()
         self.request_counts.clear()
+        self.stranger_requests = 0
         self.asked_peers.clear()
         self.asked_blocks.clear()
         self.asked_range = False

@@ -1,5 +1,6 @@
 """Q1, M6, C2, F2: ranges, requests, finality of ancestors, and an executor that restarts."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,13 @@ import pytest
 from consensus.core import events as ev
 from consensus.core.block_sync import VIEWS_ANSWERED_MAX
 from consensus.core.blocks import BLOCKS_MAX
-from consensus.core.state import REQUESTS_MAX, VIEWS_AHEAD_MAX, VIEWS_HELD_MAX
+from consensus.core.state import (
+    REQUESTS_MAX,
+    STRANGER_REQUESTS_MAX,
+    STRANGERS_REQUESTS_MAX,
+    VIEWS_AHEAD_MAX,
+    VIEWS_HELD_MAX,
+)
 from consensus.core.types import (
     ZERO_HASH,
     BlockAnswer,
@@ -180,6 +187,33 @@ def test_requests_have_a_quota() -> None:
     assert lone.hear(request, 2)
     lone.wait(201)
     assert lone.hear(request, 1)
+
+
+def test_strangers_share_a_quota() -> None:
+    """Limits: whoever is no validator of this epoch or the next and not configured gets a share.
+
+    However many keys strangers have, the others are answered as before, and after a
+    retransmission strangers are again.
+    """
+    chain = make_chain([1] * 4, [1] * 5)
+    lone = Lone(chain=chain, own=0)
+    propose = lone.propose(1, lone.header(1), 0)
+    lone.hear(propose)
+    request = Request(want=Want.BLOCK, block_hash=lone.hash(propose.header))
+    strangers = range(100, 100 + 2 * STRANGERS_REQUESTS_MAX)
+
+    def answered(peers: Iterable[int], times: int) -> list[int]:
+        return [sum(bool(lone.hear(request, peer)) for _ in range(times)) for peer in peers]
+
+    assert answered(strangers[:1], 2 * STRANGER_REQUESTS_MAX) == [STRANGER_REQUESTS_MAX]
+    assert sum(answered(strangers[1:], 1)) == STRANGERS_REQUESTS_MAX - STRANGER_REQUESTS_MAX
+    assert lone.replica.held()["request_counts"] <= STRANGERS_REQUESTS_MAX
+    for friend in (1, 4):
+        assert answered([friend], 2 * REQUESTS_MAX) == [REQUESTS_MAX]
+    lone.replica._st.other_peers = (PeerId(key_of(strangers[-1])),)
+    assert answered(strangers[-1:], 2 * REQUESTS_MAX) == [REQUESTS_MAX]
+    lone.wait(1_000)
+    assert answered(strangers[:1], 1) == [1]
 
 
 def test_laggards_are_answered_once_per_retransmission() -> None:

@@ -3,7 +3,7 @@
 import threading
 
 from consensus.core.events import Loaded, Received
-from consensus.core.types import PeerId, Request, Want
+from consensus.core.types import Epoch, PeerId, Request, VotesAnswer, Want
 from consensus.inbox import Inbox
 
 A, B = PeerId(b"a"), PeerId(b"b")
@@ -35,6 +35,19 @@ def test_a_peer_has_its_share_and_all_have_a_limit() -> None:
     while inbox.take(0) is not None:
         pass
     assert [inbox.offer(A, MESSAGE) for _ in range(3)] == [True, True, False]
+
+
+def test_requests_leave_room_for_votes() -> None:
+    """Strangers send nothing but requests: however many of them ask, a vote is taken."""
+    inbox = Inbox(messages_max=4, requests_max=2)
+    vote = VotesAnswer(epoch=Epoch(0), signer=0, votes=())
+    strangers = [PeerId(bytes([n])) for n in range(10)]
+    assert [inbox.offer(peer, MESSAGE) for peer in strangers] == [True] * 2 + [False] * 8
+    assert [inbox.offer(A, vote) for _ in range(3)] == [True, True, False]
+    assert inbox.refused_count == 9
+    while inbox.take(0) is not None:
+        pass
+    assert [inbox.offer(peer, MESSAGE) for peer in strangers] == [True] * 2 + [False] * 8
 
 
 def test_a_waiting_reader_is_woken() -> None:
