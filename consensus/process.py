@@ -173,12 +173,13 @@ class NodeProcess:
                 self._stream.write(supervisor.last_words)
                 return False
             if supervisor.starts > FIRST_STARTS_MAX:
+                code = supervisor.last_code
+                ended = "it cannot be started" if code is None else f"it ended with {code}"
                 raise HomeError(
                     "home.executor",
                     what="the executor does not start",
                     where=str(self._home.executor),
-                    why=f"it ended with {supervisor.last_code}, and its last words are:\n"
-                    f"{supervisor.last_words}",
+                    why=f"{ended}, and its last words are:\n{supervisor.last_words}",
                     what_to_do="put right what it says; its log is run/executor.log in the home",
                 )
             self._wake.wait(seconds(ASK_AGAIN_MS))

@@ -70,7 +70,7 @@ class Supervisor:
         """Prepare; `command` begins with the path of a program."""
         self.starts = 0
         self.last_code: int | None = None
-        """exit code of the life before; negative: the signal that ended it"""
+        """exit code of the life before; negative: the signal that ended it; None: it never began"""
         self.last_words = ""
         """the end of what it wrote in that life"""
         self.output = BoundedLog(log_path)
@@ -139,19 +139,16 @@ class Supervisor:
             self._is_over.wait(seconds(wait_ms))
             wait_ms = min(2 * wait_ms, BACKOFF_MAX_MS)
 
-    def _live(self) -> int:
-        """Start the process, and return its exit code when it has ended."""
-        with subprocess.Popen(
-            self._command,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            bufsize=0,
-            # A terminal's Ctrl-C is for this process, which then ends the other one in order.
-            start_new_session=True,
-        ) as process:
-            self.starts += 1
+    def _live(self) -> int | None:
+        """Start the process, and return its exit code when it has ended; None: it never began."""
+        self.starts += 1
+        try:
+            process = self._spawn()
+        except OSError as error:  # no memory, no descriptor, no process more: that may pass
+            self._words = str(error).encode()
+            self._log.error("the executor cannot be started", why=str(error), start=self.starts)
+            return None
+        with process:
             self._process = process
             self._log.info("started the executor", pid=process.pid, start=self.starts)
             assert process.stdout is not None
@@ -160,6 +157,18 @@ class Supervisor:
             code = self._watch(process, output)
             self._process = None
             return code
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            # A terminal's Ctrl-C is for this process, which then ends the other one in order.
+            start_new_session=True,
+        )
 
     def _watch(self, process: "subprocess.Popen[bytes]", output: int) -> int:
         """Keep what it writes until it has ended; end it when this supervisor is told to."""

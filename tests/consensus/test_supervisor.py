@@ -116,6 +116,35 @@ def test_a_killed_child_is_started_again(make: Make) -> None:
     assert not is_alive(pid)
 
 
+@pytest.fixture
+def no_descriptors() -> Iterator[Callable[[], None]]:
+    """Let this process open nothing more; yield how it may again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def give_back() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    yield give_back
+    give_back()
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(
+    make: Make, no_descriptors: Callable[[], None]
+) -> None:
+    """A system without descriptors or memory for one more process is no end of the node."""
+    supervisor = make("import time; print('up'); time.sleep(60)")
+    supervisor.start()
+    try:
+        wait_until(lambda: bool(supervisor.last_words))
+    finally:
+        no_descriptors()
+    wait_until(lambda: has_said(supervisor, 1))
+    assert supervisor.restarts >= 1
+    assert "Too many open files" in supervisor.last_words
+    assert supervisor.last_code is None
+
+
 def test_a_child_that_ends_is_waited_for_ever_longer(make: Make) -> None:
     """Its exit code and last words are kept."""
     supervisor = make("import sys; print('last words', file=sys.stderr); sys.exit(2)")
