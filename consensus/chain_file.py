@@ -30,6 +30,8 @@ assert UNFINALIZED_MAX == state.UNFINALIZED_MAX, "spec/consensus.md, P2"
 
 CHAIN_NAME = "chain.json"
 FILE_BYTES_MAX = 2**20
+POWER_END = 2**63
+"""of a set, exclusive; spec/genesis.md#validators"""
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 
@@ -93,6 +95,8 @@ def parse_chain(data: bytes, where: str) -> ChainFile:
         keys = [member.public_key for member in members]
         if sorted(set(keys)) != keys:
             raise _bad(where, "a validator set is not ascending by key")
+        if sum(member.power for member in members) >= POWER_END:
+            raise _bad(where, "the power of a validator set is not below 2^63")
         for key in keys:
             if not is_public_key(bytes.fromhex(key)):
                 why = (

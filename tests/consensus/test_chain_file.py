@@ -52,6 +52,7 @@ def test_a_chain_is_what_the_file_says() -> None:
         {"validator_sets": [[]]},
         {"validator_sets": [[{"public_key": KEYS[0], "power": 0}]] * 2},
         {"validator_sets": [[{"public_key": KEYS[0], "power": 1}] * 2] * 2},
+        {"validator_sets": [[{"public_key": key, "power": 2**62} for key in KEYS]] * 2},
         {"validator_sets": [[{"public_key": key, "power": 1} for key in KEYS[::-1]]] * 2},
     ],
 )
