@@ -1,6 +1,7 @@
 """Signatures verified per second, path by path, in one run: `python bench/ed25519.py --help`.
 
 - `backend`: what blocks are verified with, `Backend.verify_signatures` of the cpu arm
+- `one by one`: the same lanes without batches, which judge many signatures by one equation
 - `libsodium`: its function from a compiled loop without the interpreter lock; the ratio's baseline
 - `libsodium from Python`: PyNaCl, one call per signature
 - `OpenSSL from Python`: the cryptography package, key from bytes and one call per signature
@@ -42,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import machine
-from kernels import signatures
+from kernels import ed25519, signatures
 from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
 from kernels.host_accounts import read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
@@ -227,10 +228,10 @@ def make_rows(count: int, seed: int) -> Rows:
 def paths(rows: Rows, threads: int) -> dict[str, Verify]:
     """Return what verifies all rows once, by the name of the path; each refuses a wrong verdict."""
     pool = Pool(threads)
+    baseline = signatures.Verifier("libsodium", pool)
     backend = open_backend("cpu", threads)
     executor = ThreadPoolExecutor(threads)
-    keys, signed, messages = rows
-    count = len(keys)
+    count = len(rows[0])
     cuts = [count * part // threads for part in range(threads + 1)]
     raw = [(k.tobytes(), s.tobytes(), m.tobytes()) for k, s, m in zip(*rows, strict=True)]
     parts = [raw[start:stop] for start, stop in itertools.pairwise(cuts) if start < stop]
@@ -238,8 +239,14 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
     def by_backend() -> None:
         assert backend.verify_signatures(*rows).all(), "all signatures are valid"
 
+    def by_lanes() -> None:
+        verdicts = np.zeros(count, np.uint8)
+        ranges = signatures.lane_ranges(count, threads)
+        pool.run(ed25519.verify_range, ranges, *rows, verdicts)
+        assert verdicts.all(), "all signatures are valid"
+
     def by_loop() -> None:
-        verdicts = signatures.verify("libsodium", pool, keys, signed, messages)
+        verdicts = baseline.verify(*rows)
         assert verdicts.all(), "all signatures are valid"
 
     def by_each(verify: Callable[[list[tuple[bytes, bytes, bytes]]], None]) -> Verify:
@@ -249,6 +256,7 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
 
     return {
         "backend": by_backend,
+        **({"one by one": by_lanes} if LANES else {}),
         BASELINE: by_loop,
         "libsodium from Python": by_each(verify_pynacl),
         "OpenSSL from Python": by_each(verify_openssl),

@@ -30,10 +30,10 @@ class NodeCrypto:
     def __init__(self, pair: KeyPair | None) -> None:
         """Check both paths. Raises signatures.PathUnavailable, signatures.VerdictDiffers."""
         self._pair = pair
-        self._path = signatures.choose_path()
-        signatures.start_path(self._path)
+        path = signatures.choose_path()
+        signatures.start_path(path)
         check_single()
-        self._pool = Pool(1)
+        self._verifier = signatures.Verifier(path, Pool(1))
 
     def hash(self, context: str, data: bytes) -> Hash32:
         """Return BLAKE3 in derive-key mode."""
@@ -61,9 +61,7 @@ class NodeCrypto:
         if count < BATCH_MIN:
             pairs = zip(public_keys, signatures_, strict=True)
             return all(is_valid(key, message, signature) for key, signature in pairs)
-        verdicts = signatures.verify(
-            self._path,
-            self._pool,
+        verdicts = self._verifier.verify(
             _rows(b"".join(public_keys), count),
             _rows(b"".join(signatures_), count),
             _rows(message * count, count),

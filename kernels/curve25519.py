@@ -141,6 +141,18 @@ def make_entry(x: Any, y: Any, z: Any, t: Any) -> Any:
 
 
 @leaf
+def make_affine(x: Any, y: Any) -> Any:
+    """Return the affine entry of the point (x, y), reduced; its 2 Z is of no use. x, y: short."""
+    t = field.carry(field.multiply(x, y))
+    return (
+        field.carry(field.add(y, x)),
+        field.carry(field.subtract(y, x)),
+        field.carry(field.multiply(t, field.curve_2d())),
+        field.zero(),
+    )
+
+
+@leaf
 def signed_entry(negative: Any, entry: Any) -> Any:
     """Return the entry of -Q in the lanes where `negative` is all ones, of Q in the others."""
     return (
@@ -161,8 +173,16 @@ def store_entry(entry: Any, place: Any, stride: Any) -> None:
 
 
 @leaf
+def store_affine(entry: Any, place: Any, stride: Any) -> None:
+    """Write an affine entry as rows: that of lane i to place + i * stride, multiples of 64."""
+    a, b, c, _ = entry
+    _store_line((a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2]), place, stride)
+    _store_line((b[3], b[4], c[0], c[1], c[2], c[3], c[4], c[4]), place + _LINE, stride)
+
+
+@leaf
 def load_entry(rows: Any) -> Any:
-    """Return the entry whose row addresses, one per lane, stand at `rows`."""
+    """Return the four elements whose row addresses, one per lane, stand at `rows`."""
     u = _load_line(rows, np.uint64(0))
     v = _load_line(rows, _LINE)
     w = _load_line(rows, _LINE + _LINE)

@@ -16,7 +16,7 @@ from kernels.layout import U8, U64
 from kernels.memory import zeros
 
 _DOUBLINGS = np.uint64(3)
-_HEAD_BYTES: Final = 64
+HEAD_BYTES: Final = 64
 """R and A, which are hashed before the message."""
 
 Affine = tuple[int, int]
@@ -79,7 +79,7 @@ def verify_range(
     public_keys: (n, 32), signatures: (n, 64), messages: (n, m >= 0), all C-contiguous uint8.
     Groups begin at `start`: cut ranges at multiples of WIDTH.
     """
-    length = _HEAD_BYTES + messages.shape[1]
+    length = HEAD_BYTES + messages.shape[1]
     scratch = zeros(ed25519_lanes.MESSAGES + WIDTH * sha512.padded_bytes(length), np.uint8)
     stride = padded_rows(scratch, ed25519_lanes.MESSAGES, length)
     fixed = tables()

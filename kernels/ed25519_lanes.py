@@ -25,36 +25,41 @@ import numpy as np
 from kernels import curve25519 as curve
 from kernels import encoding25519 as encoding
 from kernels import field51 as field
-from kernels import scalar25519, sha512
+from kernels import groups25519, scalar25519
 from kernels.curve25519 import AFFINE_ROW_BYTES, ROW_BYTES
 from kernels.encoding25519 import element
 from kernels.field51 import ELEMENT_BYTES
+from kernels.groups25519 import (
+    CONSTANTS_BYTES,
+    GROUP_BYTES,
+    GROUPS_MAX,
+    MASK,
+    ROWS,
+    WORK,
+    A,
+    H,
+    R,
+    S,
+)
 from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.lanes64 import (
     LINE_BYTES,
     VECTOR_BYTES,
     WIDTH,
-    copy_bytes,
     lanes_add,
     lanes_and,
     lanes_is_below,
-    lanes_is_zero,
     lanes_load,
     lanes_multiply,
     lanes_of,
-    lanes_or,
     lanes_shift_right,
     lanes_store,
     lanes_sub,
     lanes_xor,
-    load_rows,
     load_word,
     store_word,
 )
-
-GROUPS_MAX: Final = 16
-"""Groups of a chunk: one inversion and one pass of square roots for all of them."""
 
 KEY_ENTRIES: Final = 9
 """Multiples 0 to 8 of a public key."""
@@ -64,82 +69,24 @@ WINDOWS: Final = 64
 _TOGETHER: Final = 4
 """Groups whose square roots are taken side by side: their elements stay in the nearest cache."""
 
-# A group's part of the scratch: elements, then vectors.
 _POINT_X, _POINT_Y, _POINT_Z = 5, 6, 7
-_ELEMENTS: Final = 8
-_HEAD: Final = _ELEMENTS * ELEMENT_BYTES
-"""R and A, 8 vectors of words."""
-_R: Final = _HEAD
-_A: Final = _HEAD + 4 * VECTOR_BYTES
-_SIGNATURE: Final = _HEAD + 8 * VECTOR_BYTES
-"""R and S, 8 vectors; S becomes its windows."""
-_S: Final = _SIGNATURE + 4 * VECTOR_BYTES
-_H: Final = _SIGNATURE + 8 * VECTOR_BYTES
-"""h, 4 vectors; becomes its windows."""
-_MASK: Final = _H + 4 * VECTOR_BYTES
-GROUP_BYTES: Final = _MASK + VECTOR_BYTES
+"""Elements of a group, behind those of `encoding25519`."""
 
-# The part that all groups share.
-_ROWS: Final = 0
-"""WIDTH addresses."""
-_STARTS: Final = VECTOR_BYTES
+# A call's scratch, behind what groups share.
+_STARTS: Final = groups25519.SHARED_BYTES
 """The addresses of the tables of keys, one per lane."""
-_STATE: Final = 2 * VECTOR_BYTES
-_WORK: Final = _STATE + sha512.STATE_BYTES
-_INVERSION: Final = _WORK + sha512.WORK_BYTES
+_INVERSION: Final = _STARTS + VECTOR_BYTES
 _TABLE: Final = -(-(_INVERSION + 5 * ELEMENT_BYTES) // LINE_BYTES) * LINE_BYTES
 _TABLE_BYTES: Final = KEY_ENTRIES * ROW_BYTES
 _GROUPS: Final = _TABLE + WIDTH * _TABLE_BYTES
 MESSAGES: Final = _GROUPS + GROUPS_MAX * GROUP_BYTES
 """Where padded rows of R, A, message begin, one per lane; what follows messages stands there."""
 
-CONSTANTS_BYTES: Final = 8 * sha512.ROUNDS
 TABLES_BYTES: Final = CONSTANTS_BYTES + BASE_ENTRIES * AFFINE_ROW_BYTES
 """The round constants of SHA-512, then the multiples of B."""
 
-
 _LAST = np.uint64(WINDOWS - 1)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
-
-
-@leaf
-def _read(group: Any, scratch: Any, sources: Any, length: Any, stride: Any, rows: Any) -> None:
-    """Read WIDTH rows: R, A, message into the padded rows; then R, A, S as words.
-
-    sources: addresses of public keys, signatures, messages; rows: first and last row.
-    """
-    public_keys, signatures, messages = sources
-    addresses = scratch + np.uint64(_ROWS)
-    for lane in range(WIDTH):
-        row = np.uint64(min(rows[0] + lane, rows[1]))
-        place = scratch + np.uint64(MESSAGES) + stride * np.uint64(lane)
-        copy_bytes(place, signatures + row * np.uint64(64), np.uint64(32))
-        copy_bytes(place + np.uint64(32), public_keys + row * np.uint64(32), np.uint64(32))
-        copy_bytes(place + np.uint64(64), messages + row * length, length)
-        store_word(addresses + np.uint64(8 * lane), signatures + row * np.uint64(64))
-    load_rows(addresses, _ZERO, group + np.uint64(_SIGNATURE))
-    for lane in range(WIDTH):
-        place = scratch + np.uint64(MESSAGES) + stride * np.uint64(lane)
-        store_word(addresses + np.uint64(8 * lane), place)
-    load_rows(addresses, _ZERO, group + np.uint64(_HEAD))
-
-
-@leaf
-def _check(group: Any) -> None:
-    """Write the mask of what the bytes alone say: S < L, no small order, y of A < p.
-
-    An S that is too large becomes 0: its windows would name rows behind the table.
-    """
-    low = lanes_or(
-        scalar25519.is_small_order(group + np.uint64(_R)),
-        scalar25519.is_small_order(group + np.uint64(_A)),
-    )
-    is_scalar = scalar25519.is_scalar(group + np.uint64(_S))
-    for i in range(scalar25519.WORDS):
-        word = group + np.uint64(_S + VECTOR_BYTES * i)
-        lanes_store(word, lanes_and(lanes_load(word), is_scalar))
-    ranges = lanes_and(is_scalar, scalar25519.is_field_element(group + np.uint64(_A)))
-    lanes_store(group + np.uint64(_MASK), lanes_and(ranges, lanes_is_zero(low)))
 
 
 @njit
@@ -147,15 +94,11 @@ def _prepare(
     group: Any, scratch: Any, tables: Any, sources: Any, length: Any, stride: Any, rows: Any
 ) -> None:
     """Read, check and hash a group, cut S and h into windows, and begin to decode A."""
-    _read(group, scratch, sources, length, stride, rows)
-    _check(group)
-    state = scratch + np.uint64(_STATE)
-    sha512.hash_rows(scratch + np.uint64(_ROWS), stride, tables, scratch + np.uint64(_WORK), state)
-    h = group + np.uint64(_H)
-    scalar25519.reduce_wide(state, h)
-    scalar25519.offset_by_4(h, h)
-    scalar25519.offset_by_8(group + np.uint64(_S), group + np.uint64(_S))
-    encoding.start_decode(group + np.uint64(_A), group)
+    padded = scratch + np.uint64(MESSAGES)
+    groups25519.read_group(group, scratch, padded, tables, sources, length, stride, rows)
+    scalar25519.offset_by_4(group + np.uint64(H), group + np.uint64(H))
+    scalar25519.offset_by_8(group + np.uint64(S), group + np.uint64(S))
+    encoding.start_decode(group + np.uint64(A), group)
 
 
 @leaf
@@ -197,10 +140,10 @@ def digit_rows(scalar: Any, window: Any, bits: Any, starts: Any, row_bytes: Any,
 @leaf
 def _add_key(x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: Any) -> Any:
     """Return the point plus the multiple of -A that a window of h says, completed."""
-    rows = scratch + np.uint64(_ROWS)
+    rows = scratch + np.uint64(ROWS)
     starts = lanes_load(scratch + np.uint64(_STARTS))
     negative = digit_rows(
-        group + np.uint64(_H), window, np.uint64(4), starts, np.uint64(ROW_BYTES), rows
+        group + np.uint64(H), window, np.uint64(4), starts, np.uint64(ROW_BYTES), rows
     )
     return curve.add_entry(x, y, z, t, curve.signed_entry(negative, curve.load_entry(rows)))
 
@@ -210,9 +153,9 @@ def _add_base(
     x: Any, y: Any, z: Any, t: Any, group: Any, scratch: Any, window: Any, base: Any
 ) -> Any:
     """Return the point plus the multiple of B that a window of S says, completed."""
-    rows = scratch + np.uint64(_ROWS)
+    rows = scratch + np.uint64(ROWS)
     negative = digit_rows(
-        group + np.uint64(_S),
+        group + np.uint64(S),
         window >> _ONE,
         np.uint64(8),
         lanes_of(base),
@@ -256,8 +199,8 @@ def _multiply(group: Any, scratch: Any, base: Any, doublings: Any) -> None:
 @njit
 def _compute(group: Any, scratch: Any, base: Any, doublings: Any) -> None:
     """Finish decoding -A, make its table and write the point [S]B - [h]A."""
-    x, y, is_point = encoding.finish_decode(group + np.uint64(_A), group)
-    mask = group + np.uint64(_MASK)
+    x, y, is_point = encoding.finish_decode(group + np.uint64(A), group)
+    mask = group + np.uint64(MASK)
     lanes_store(mask, lanes_and(lanes_load(mask), is_point))
     _make_table(scratch + np.uint64(_TABLE), x, y)
     _multiply(group, scratch, base, doublings)
@@ -268,9 +211,9 @@ def _judge(group: Any, scratch: Any, out: Any, start: Any, stop: Any) -> None:
     """Compare a group's point with R and write the verdicts of its rows [start, stop)."""
     x, y = field.load(element(group, _POINT_X)), field.load(element(group, _POINT_Y))
     inverse = field.load(element(group, encoding.BASE))
-    place = group + np.uint64(_R)
-    is_equal = encoding.is_encoding(x, y, inverse, place, scratch + np.uint64(_WORK))
-    mask = group + np.uint64(_MASK)
+    place = group + np.uint64(R)
+    is_equal = encoding.is_encoding(x, y, inverse, place, scratch + np.uint64(WORK))
+    mask = group + np.uint64(MASK)
     lanes_store(mask, lanes_and(lanes_load(mask), is_equal))
     for row in range(start, stop):
         out[row] = np.uint8(load_word(mask + np.uint64(8 * (row - start))) & _ONE)

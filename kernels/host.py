@@ -45,9 +45,10 @@ class HostBackend:
         self._wide = name == "cpu"
         self._pool = Pool(threads)
         self.threads = self._pool.threads
-        self._path: signatures.PathName = signatures.choose_path() if self._wide else "libsodium"
-        for path in dict.fromkeys((self._path, _SINGLE)):
-            signatures.start_path(path)
+        path: signatures.PathName = signatures.choose_path() if self._wide else "libsodium"
+        for used in dict.fromkeys((path, _SINGLE)):
+            signatures.start_path(used)
+        self._verifier = signatures.Verifier(path, self._pool)
 
     @property
     def degraded(self) -> str:
@@ -120,7 +121,7 @@ class HostBackend:
             if array.shape != (count, width) or array.dtype != np.uint8:
                 raise ValueError(f"{name} must be ({count}, {width}) uint8, not {array.shape}")
         rows = [read_only(array) for array in (public_keys, signatures_, messages)]
-        out = signatures.verify(self._path, self._pool, *rows)
+        out = self._verifier.verify(*rows)
         return out.view(np.bool_)
 
     def signed_messages(self, columns: Columns, rows: I32, domain: bytes) -> U8:

@@ -12,9 +12,10 @@ from kernels import encoding25519 as encoding
 from kernels import field51 as field
 from kernels import scalar25519, sha512
 from kernels.curve25519 import AFFINE_ROW_BYTES
-from kernels.ed25519_lanes import BASE_ENTRIES, CONSTANTS_BYTES, digit_rows
+from kernels.ed25519_lanes import BASE_ENTRIES, digit_rows
 from kernels.encoding25519 import element
 from kernels.field51 import ELEMENT_BYTES
+from kernels.groups25519 import CONSTANTS_BYTES
 from kernels.integers import leaf
 from kernels.jit import njit
 from kernels.lanes64 import (

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from kernels import insecure_lanes as lanes
 from kernels import sha512
 from kernels.ed25519 import add_points, affine_row, base_point, padded_rows
-from kernels.ed25519_lanes import BASE_ENTRIES, CONSTANTS_BYTES
+from kernels.ed25519_lanes import BASE_ENTRIES
+from kernels.groups25519 import CONSTANTS_BYTES
 from kernels.host_accounts import read_only
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8, U64

@@ -2,9 +2,9 @@
 
 - `ifma`, `avx512` and `avx2` compute signatures side by side (`ed25519`), where kernels may use the
   instructions (`processor`): eight, whose numbers AVX-512 IFMA multiplies, eight without it, or
-  four. A process has the kernels of one of them. The choice is made by what the compiler was told
-  to use, before anything is compiled: it ends the process when it meets an instruction that it may
-  not emit.
+  four. A process has the kernels of one of them. Many are judged by one equation
+  (`ed25519_batch`). The choice is made by what the compiler was told to use, before anything is
+  compiled: it ends the process when it meets an instruction that it may not emit.
 - `libsodium` calls the function of libsodium 1.0.20, which PyNaCl carries, by address from a
   compiled loop. It gives exactly the verdict of spec/signatures.md#verdict, on every CPU.
 
@@ -27,7 +27,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from kernels import ed25519, jit, processor
+from kernels import jit, processor
+from kernels.ed25519_batch import BATCH_MIN, Batches
 from kernels.jit import njit
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8
@@ -175,35 +176,77 @@ def verify_one(public_key: U8, signature: U8, message: U8) -> bool:
 def lane_ranges(count: int, threads: int) -> list[tuple[int, int]]:
     """Cut [0, count) into at most `threads` ranges at multiples of WIDTH.
 
-    The first is the caller's own and longer by what another thread loses until it runs.
+    The first is the caller's own and longer by what another thread loses until it runs. What makes
+    a batch is not cut into less: that would cost more work than another thread takes over.
     """
     groups = -(-count // WIDTH)
+    if count >= BATCH_MIN:
+        threads = max(1, min(threads, count // (BATCH_MIN + HANDOVER_GROUPS * WIDTH)))
     helpers = min(threads - 1, max(0, groups - HANDOVER_GROUPS) // (HANDOVER_GROUPS + 1))
     share = (groups - HANDOVER_GROUPS * min(helpers, 1)) // (helpers + 1)
     cuts = [0, *[groups - share * (helpers - i) for i in range(helpers)], groups]
     return [(WIDTH * start, min(WIDTH * stop, count)) for start, stop in itertools.pairwise(cuts)]
 
 
-def verify(path: PathName, pool: Pool, public_keys: U8, signatures: U8, messages: U8) -> U8:
-    """Return 1 for each valid signature, 0 for the others, (n,) uint8.
+class Verifier:
+    """Verifies signatures on one path, on the threads of a pool; any thread may call."""
 
-    A single one goes to libsodium on any path: from two on, lanes, some of them idle, are as fast
-    or faster. (Zen 4, in us: libsodium takes 53 for each; the first group of lanes takes 68 by
-    `ifma`, 98 by `avx512`, 72 by `avx2`, however many signatures it has.)
+    def __init__(self, path: PathName, pool: Pool) -> None:
+        """Borrow the pool."""
+        self.path = path
+        self._pool = pool
+        self._batches = Batches(spares_max=pool.threads)
 
-    public_keys: (n, 32), signatures: (n, 64), messages: (n, m), all C-contiguous read-only uint8.
-    """
-    count = len(public_keys)
-    if count == 1:
-        return np.array([verify_one(public_keys, signatures, messages)], np.uint8)
-    out = np.zeros(count, np.uint8)
-    if path != "libsodium":
-        ranges = lane_ranges(count, pool.threads)
-        pool.run(ed25519.verify_range, ranges, public_keys, signatures, messages, out)
-    else:
-        ranges = pool.ranges(count, grain=LIBSODIUM_GRAIN)
-        pool.run(verify_rows, ranges, VERIFY_ADDRESS, public_keys, signatures, messages, out)
-    return out
+    def verify(self, public_keys: U8, signatures: U8, messages: U8) -> U8:
+        """Return 1 for each valid signature, 0 for the others, (n,) uint8.
+
+        A single one goes to libsodium on any path: from two on, lanes, some of them idle, are as
+        fast or faster. (Zen 4, in us: libsodium takes 53 for each; the first group of lanes takes
+        68 by `ifma`, 98 by `avx512`, 72 by `avx2`, however many signatures it has.)
+
+        public_keys: (n, 32), signatures: (n, 64), messages: (n, m), C-contiguous read-only uint8.
+        """
+        rows = public_keys, signatures, messages
+        count, pool = len(public_keys), self._pool
+        if count == 1:
+            return np.array([verify_one(*rows)], np.uint8)
+        out = np.zeros(count, np.uint8)
+        if self.path != "libsodium":
+            pool.run(self._batches.verify_range, lane_ranges(count, pool.threads), *rows, out)
+        else:
+            ranges = pool.ranges(count, grain=LIBSODIUM_GRAIN)
+            pool.run(verify_rows, ranges, VERIFY_ADDRESS, *rows, out)
+        return out
+
+    def check(self) -> None:
+        """Judge the published vectors; raises VerdictDiffers, which names the first difference."""
+        columns = [
+            np.frombuffer(bytes.fromhex("".join("".join(row) for row in rows)), np.uint8)
+            for rows in (
+                [vector[0:1] for vector in VECTORS],
+                [vector[1:3] for vector in VECTORS],
+                [vector[3:4] for vector in VECTORS],
+            )
+        ]
+        keys, signed, messages = (column.reshape(len(VECTORS), -1) for column in columns)
+        for vector, verdict in zip(VECTORS, self.verify(keys, signed, messages), strict=True):
+            if bool(verdict) != vector[4]:
+                raise self._differs(vector)
+        if self.path == "libsodium":
+            return
+        accepted = self._batches.accepts_each((keys, signed, messages))
+        for vector, is_accepted in zip(VECTORS, accepted, strict=True):
+            # What a batch does not accept may still be valid, but not all of them.
+            if not accepted.any() or (is_accepted and not vector[4]):
+                raise self._differs(vector)
+
+    def _differs(self, vector: tuple[str, str, str, str, bool]) -> VerdictDiffers:
+        return VerdictDiffers(
+            f"Ed25519 path {self.path}: signature {vector[1]}{vector[2]} by {vector[0]} of"
+            f" {vector[3]} is {'valid' if vector[4] else 'not valid'}, but this path says"
+            f" otherwise; it must not be used: set {VARIABLE} to another, and report this CPU,"
+            f" {cpu_name()}"
+        )
 
 
 @cache
@@ -214,7 +257,7 @@ def start_path(path: PathName) -> None:
     """
     is_compiling = path != "libsodium" and not _is_compiled()
     if is_compiling:
-        _say(f"compiling Ed25519 for {cpu_name()}: once, some 10 s ...")
+        _say(f"compiling Ed25519 for {cpu_name()}: once, some 20 s ...")
     start = time.monotonic_ns()
     check_path(path)
     if is_compiling:
@@ -222,34 +265,17 @@ def start_path(path: PathName) -> None:
 
 
 def check_path(path: PathName) -> None:
-    """Judge the published vectors; raises VerdictDiffers, which names the first difference."""
-    columns = [
-        np.frombuffer(bytes.fromhex("".join("".join(row) for row in rows)), np.uint8)
-        for rows in (
-            [vector[0:1] for vector in VECTORS],
-            [vector[1:3] for vector in VECTORS],
-            [vector[3:4] for vector in VECTORS],
-        )
-    ]
-    rows = [column.reshape(len(VECTORS), -1) for column in columns]
+    """Let a path judge the published vectors; raises VerdictDiffers."""
     pool = Pool(1)
     try:
-        verdicts = verify(path, pool, *rows)
+        Verifier(path, pool).check()
     finally:
         pool.close()
-    for vector, verdict in zip(VECTORS, verdicts.tolist(), strict=True):
-        if bool(verdict) != vector[4]:
-            raise VerdictDiffers(
-                f"Ed25519 path {path}: signature {vector[1]}{vector[2]} by {vector[0]} of"
-                f" {vector[3]} is {'valid' if vector[4] else 'not valid'}, but this path says"
-                f" otherwise; it must not be used: set {VARIABLE} to another, and report this CPU,"
-                f" {cpu_name()}"
-            )
 
 
 def _is_compiled() -> bool:
     """Say whether the cache of this process has the kernel (a wrong answer costs a message)."""
-    return any(Path(jit.CONFIG.CACHE_DIR).glob("*/ed25519_lanes.verify_groups-*.nbi"))
+    return any(Path(jit.CONFIG.CACHE_DIR).glob("*/ed25519_batch_lanes.holds-*.nbi"))
 
 
 def _say(text: str) -> None:

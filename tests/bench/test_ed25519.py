@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from bench import ed25519
 from kernels.backend import DeviceUnavailable
+from kernels.processor import LANES
 
 
 def test_rows_say_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +20,7 @@ def test_rows_say_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 0, result.output
     rows = json.loads(path.read_text())
     names = {"backend", "libsodium", "libsodium from Python", "OpenSSL from Python"}
+    names |= {"one by one"} if LANES else set()
     assert {(row["path"], row["threads"], row["batch"]) for row in rows} == {
         (name, threads, batch) for name in names for threads in (1, 2) for batch in (1, 9)
     }

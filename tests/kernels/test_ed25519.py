@@ -12,7 +12,8 @@ import pytest
 import spec.oracle
 from kernels import ed25519, signatures
 from kernels.curve25519 import AFFINE_ROW_BYTES
-from kernels.ed25519_lanes import BASE_ENTRIES, GROUPS_MAX
+from kernels.ed25519_lanes import BASE_ENTRIES
+from kernels.groups25519 import GROUPS_MAX
 from kernels.host import HostBackend
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8

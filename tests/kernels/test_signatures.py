@@ -13,6 +13,7 @@ from numba.core.codegen import get_host_cpu_features
 
 import spec.oracle
 from kernels import ed25519, jit, signatures
+from kernels.ed25519_batch import BATCH_MIN
 from kernels.host import HostBackend
 from kernels.lanes64 import WIDTH
 from kernels.pool import Pool
@@ -27,11 +28,12 @@ HOST = str(get_host_cpu_features())
 AVX512, AVX2, BARE = (f"{HOST},-{name}" for name in ("avx512ifma", "avx512f", "avx"))
 """What kernels may use in processes of their own: what there is but for these, and what builds on
 them. What is not switched off, the compiler may use where the processor's name stands for it."""
-QUICK_TESTS = ["tests/kernels/test_products.py", "tests/kernels/test_ed25519.py"]
+QUICK_TESTS = [f"tests/kernels/test_{name}.py" for name in ("products", "bit_sums25519", "ed25519")]
 LANE_TESTS = [
     f"tests/kernels/test_{name}.py"
     for name in (
         "products", "field51", "curve25519", "lane_arithmetic", "ed25519", "insecure_signer",
+        "bit_sums25519", "ed25519_batch",
     )
 ]  # fmt: skip
 JUDGE = (
@@ -40,7 +42,7 @@ JUDGE = (
     "rows = [np.frombuffer(bytes.fromhex(''.join(p)), np.uint8).reshape(len(V), -1) for p in"
     " ([v[0] for v in V], [v[1] + v[2] for v in V], [v[3] for v in V])];"
     "backend = open_backend('cpu', 1);"
-    "print(backend._path, backend.verify_signatures(*rows).tolist() == [v[4] for v in V])"
+    "print(backend._verifier.path, backend.verify_signatures(*rows).tolist() == [v[4] for v in V])"
 )
 
 
@@ -147,7 +149,7 @@ def test_serial_asks_libsodium(monkeypatch: pytest.MonkeyPatch) -> None:
     """The arm that confirms refusals uses no vectors, whatever is forced."""
     monkeypatch.setenv(VARIABLE, "ifma")
     backend = HostBackend("serial", 1)
-    assert backend._path == "libsodium"
+    assert backend._verifier.path == "libsodium"
     backend.close()
 
 
@@ -200,13 +202,15 @@ def test_published_vectors_cover_what_libraries_differ_on() -> None:
 def test_ranges_are_whole_groups() -> None:
     """Ranges cover all rows once, begin at groups, and are no more than there are threads."""
     for threads in (1, 2, 3, 16):
-        for count in [*range(300), 16384]:
+        for count in [*range(300), *range(BATCH_MIN - 9, 3 * BATCH_MIN, 17), 16384]:
             ranges = signatures.lane_ranges(count, threads)
             assert 1 <= len(ranges) <= threads
             assert ranges[0][0] == 0
             assert ranges[-1][1] == count
             assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
             assert all(start % WIDTH == 0 and start <= stop for start, stop in ranges)
+            if count >= BATCH_MIN:
+                assert min(stop - start for start, stop in ranges) >= BATCH_MIN
 
 
 def test_a_single_signature_needs_no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +220,7 @@ def test_a_single_signature_needs_no_vectors(monkeypatch: pytest.MonkeyPatch) ->
     rows = [np.frombuffer(bytes.fromhex(item), np.uint8)[None, :] for item in (key, r + s, message)]
     pool = Pool(1)
     for path in PATHS:
-        verdicts = signatures.verify(path, pool, *rows)
+        verdicts = signatures.Verifier(path, pool).verify(*rows)
         assert verdicts.tolist() == [is_valid]
     pool.close()
 
