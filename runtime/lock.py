@@ -7,6 +7,8 @@ from pathlib import Path
 
 LOCK_NAME = "LOCK"
 HOLDER_BYTES_MAX = 32
+UNKNOWN = "(unknown)"
+"""instead of a holder that has not written its process id yet"""
 
 
 class FolderInUse(Exception):
@@ -19,6 +21,28 @@ class FolderInUse(Exception):
         self.holder = holder
 
 
+def holder_of(folder: Path) -> str:
+    """Return which process holds the lock of a folder, as text; empty if none does.
+
+    What stands in the file alone says nothing: it outlives its writer, and process ids come again.
+    The lock is had for a moment, together with whoever else asks. Raises OSError where the file is
+    not there or cannot be read.
+    """
+    file = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named(file)
+    finally:
+        os.close(file)
+    return ""
+
+
+def _named(file: int) -> str:
+    """Return the process id that stands in a lock's file."""
+    return os.pread(file, HOLDER_BYTES_MAX, 0).decode("ascii", "replace").strip() or UNKNOWN
+
+
 class FolderLock:
     """Keeps every other process out of a folder until it is released or this process ends."""
 
@@ -29,10 +53,10 @@ class FolderLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.pread(self._file, HOLDER_BYTES_MAX, 0).decode("ascii", "replace").strip()
+            holder = _named(self._file)
             self.release()
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise FolderInUse(path, holder or "(unknown)") from error
+                raise FolderInUse(path, holder) from error
             raise
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)

@@ -1,8 +1,12 @@
 """The doctor: every check has a figure, what is wrong has a way out, and nothing is left behind."""
 
+import os
 import socket
 from pathlib import Path
 
+import numpy as np
+
+from engine import doctor
 from engine.config import Settings
 from engine.doctor import Level, check_disk, check_engine_api, check_home, check_http, examine
 from tests.engine.homes import Home
@@ -24,6 +28,15 @@ def test_a_machine_is_examined_and_left_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_rate_of_signatures_is_that_of_real_work() -> None:
+    """Rows differ, and every scalar has the size that a signer's has: less is judged sooner."""
+    keys, made, messages = doctor._signatures()
+    scalars = [int.from_bytes(row[32:].tobytes(), "little") for row in made]
+    assert len(set(scalars)) == len({row.tobytes() for row in messages}) == doctor.SIGNATURES
+    assert 2**250 < sorted(scalars)[len(scalars) // 2] < max(scalars) < 2**252
+    assert np.array_equal(made[:, :32], keys)
+
+
 def test_a_home_names_its_chain_and_its_holder(tmp_path: Path) -> None:
     """A home that is open names the process; one that is closed does not; a damaged one fails."""
     folder = tmp_path / "home"
@@ -35,6 +48,10 @@ def test_a_home_names_its_chain_and_its_holder(tmp_path: Path) -> None:
     check = check_home(folder)
     assert check.level == Level.OK
     assert home.maker.hash.hex() in check.value
+    (folder / "LOCK").write_text(f"{os.getpid()}\n")
+    assert "not open" in check_home(folder).value, "a process id that came again"
+    (folder / "LOCK").unlink()
+    assert "not open" in check_home(folder).value
     (folder / "FORMAT").write_bytes(b"x")
     check = check_home(folder)
     assert check.level == Level.FAIL

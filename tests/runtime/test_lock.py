@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.lock import LOCK_NAME, FolderInUse, FolderLock
+from runtime.lock import LOCK_NAME, FolderInUse, FolderLock, holder_of
 
 HOLD = """
 import sys
@@ -40,12 +40,26 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         with pytest.raises(FolderInUse) as caught:
             FolderLock(tmp_path)
         assert caught.value.holder == str(process.pid)
+        assert holder_of(tmp_path) == str(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
     FolderLock(tmp_path).release()
+
+
+def test_a_process_id_that_came_again_holds_nothing(tmp_path: Path) -> None:
+    """The file of a lock names who had it; whether anybody has it, the lock itself says."""
+    FolderLock(tmp_path).release()
+    (tmp_path / LOCK_NAME).write_text(f"{os.getppid()}\n")
+    assert holder_of(tmp_path) == ""
+    with FolderLock(tmp_path):
+        assert holder_of(tmp_path) == str(os.getpid())
+        (tmp_path / LOCK_NAME).write_text("")
+        assert holder_of(tmp_path) == "(unknown)"
 
 
 def test_a_folder_that_is_missing_is_an_error_of_the_system(tmp_path: Path) -> None:
     """Nothing is made for a lock."""
     with pytest.raises(FileNotFoundError):
         FolderLock(tmp_path / "none")
+    with pytest.raises(FileNotFoundError):
+        holder_of(tmp_path)
