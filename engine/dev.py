@@ -6,6 +6,7 @@ a loop that builds a block, judges it, and makes it final at once. The chain liv
 while, and in one file if it shall outlive the process. The disk that it takes is bounded.
 """
 
+import os
 import tarfile
 import threading
 import time
@@ -25,6 +26,7 @@ from engine.store.store import Store
 from engine.types import ZERO_HASH, Epoch, Hash32, Height, PublicKey, TimestampMs
 from engine.writer import seconds
 from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
+from runtime.durable import whole_file
 from runtime.errors import ExplainedError
 from runtime.keypair import KeyPair
 from runtime.keystore import KeyEntry, Keystore
@@ -44,6 +46,8 @@ DISK_BYTES_MAX = 2**32
 SNAPSHOT_EVERY = 1_024
 WAIT_MS = 200
 """How long one call waits for work, so that the loop ends soon after it is told to."""
+PART = ".part"
+"""behind the name of a state while it is written"""
 STATE_MEMBERS_MAX = 100_000
 STATE_BYTES_MAX = 2 * DISK_BYTES_MAX
 assert ACCOUNTS_MAX * BALANCE <= SUPPLY_MAX
@@ -212,10 +216,10 @@ def open_home(folder: Path, state: Path | None, accounts: int, timestamp_ms: int
         raise _bad_state(state, "it is no file")
     try:
         with tarfile.open(state, "r:") as archive:
-            members = []
+            members, size = [], 0
             for member in archive:
                 members.append(member)
-                size = sum(item.size for item in members)
+                size += member.size
                 if len(members) > STATE_MEMBERS_MAX or size > STATE_BYTES_MAX:
                     raise _bad_state(state, "it is larger than any state of such a chain")
             archive.extractall(folder, members, filter="data")
@@ -240,17 +244,19 @@ def _check_writable(state: Path) -> None:
 
 
 def _part(state: Path) -> Path:
-    return state.with_name(f"{state.name}.part")
+    return state.with_name(f"{state.name}{PART}")
 
 
 def save_home(folder: Path, state: Path) -> None:
-    """Put a home that is closed into one file, whole or not at all."""
-    part = _part(state)
-    with tarfile.open(part, "w") as archive:
+    """Put a home that is closed into one file, whole or not at all. Raises OSError."""
+    with (
+        whole_file(state, suffix=PART) as number,
+        os.fdopen(os.dup(number), "wb") as file,
+        tarfile.open(fileobj=file, mode="w") as archive,
+    ):
         for path in sorted(folder.iterdir()):
             if path.name != "run":
                 archive.add(path, path.name)
-    part.replace(state)
 
 
 def _bad_state(state: Path, why: str) -> DevError:

@@ -5,8 +5,7 @@ canonical order. Both files appear whole or not at all. Blocks are read from a h
 process has open, so a node is stopped first. Parquet is for clients: consensus never reads it.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from engine.header import Header
 from engine.store.store import Store
 from kernels.backend import Backend
 from kernels.layout import BELOW_ACCOUNT_MINIMUM, INSUFFICIENT_BALANCE, SUCCESS, U8
+from runtime.durable import sync_file, sync_folder
 from runtime.errors import ExplainedError
 
 STATUS_NAMES = {
@@ -112,11 +112,25 @@ def export_blocks(store: Store, backend: Backend, first: int, last: int, out: Pa
             for writer, table in zip(writers, tables, strict=True):
                 if table.num_rows:
                     writer.write_table(table, row_group_size=table.num_rows)
-        for writer, part, path in zip(writers, temporary, files, strict=True):
+        for writer, part in zip(writers, temporary, strict=True):
             writer.close()
-            _sync(part)
-            part.replace(path)
+            sync_file(part)
+        _give_names(temporary, files)
     return Exported(blocks=last - first + 1, transactions=transaction_count, files=files)
+
+
+def _give_names(parts: Sequence[Path], files: Sequence[Path]) -> None:
+    """Let every part have its name, or none of them. Raises OSError."""
+    named: list[Path] = []
+    try:
+        for part, path in zip(parts, files, strict=True):
+            part.replace(path)
+            named.append(path)
+    except OSError:
+        for path in named:
+            path.unlink()
+        raise
+    sync_folder(files[0].parent)
 
 
 def _tables(
@@ -191,8 +205,3 @@ def _binary(rows: U8) -> Any:
     data = np.ascontiguousarray(rows)
     kind = pa.binary(data.shape[1])
     return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data.reshape(-1))])
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -18,7 +18,7 @@ from engine.store.home import read_format
 from engine.store.snapshot import Snapshot, list_snapshots, read_head, read_snapshot, snapshot_path
 from engine.store.store import Store
 from kernels.backend import Backend
-from runtime.durable import sync_folder
+from runtime.durable import sync_file, sync_folder
 
 FOLDER = "snapshots"
 POLL_S = 1
@@ -106,7 +106,10 @@ def verified(path: Path, genesis_hash: bytes, backend: Backend) -> Snapshot:
     """Return the head of a snapshot after computing its state_hash; raises StoreDamaged."""
     head = read_head(path, genesis_hash)
     columns = read_snapshot(path, genesis_hash)
-    state = State(columns.keys, columns.balances, columns.nonces, backend=backend)
+    try:
+        state = State(columns.keys, columns.balances, columns.nonces, backend=backend)
+    except ValueError as error:
+        raise damaged(path, 0, f"its accounts are none of any chain: {error}") from error
     if state.state_hash() != head.state_hash:
         why = f"its accounts have the state_hash {state.state_hash().hex()}, not the one it names"
         raise damaged(path, 0, why)
@@ -140,8 +143,9 @@ def restore_snapshot(store: Store, file: Path, backend: Backend) -> Found:
     try:
         shutil.copyfile(file, temporary)
         verified(temporary, store.genesis_hash, backend)
+        sync_file(temporary)
         temporary.replace(target)
-    except OSError:
+    except (OSError, StoreError):
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(target.parent)

@@ -37,6 +37,15 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file durable that somebody else has written."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 @contextmanager
 def whole_file(path: Path, *, suffix: str = TEMPORARY, is_durable: bool = True) -> Iterator[int]:
     """Yield an open file that takes the place of `path` when the block is left without an error.

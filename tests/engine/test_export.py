@@ -1,13 +1,16 @@
 """Exported Parquet has the transactions and receipts that the oracle sees, and nothing else."""
 
+import errno
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from engine import export
 from engine.export import RECEIPTS, TRANSACTIONS, ExportError, export_blocks
 from engine.store.store import Store
 from kernels.backend import open_backend
+from runtime import durable
 from spec import oracle
 from tests.engine.finished import SIZES, make_finished
 from tests.engine.homes import FEE_RECIPIENT
@@ -88,3 +91,39 @@ def test_an_export_never_replaces_another(tmp_path: Path) -> None:
         backend.close()
     assert caught.value.code == "export.exists"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["receipts.parquet"]
+
+
+def test_receipts_that_find_no_room_leave_no_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both files or none: one alone cannot be joined, and is in the way of the next try."""
+    make_finished(tmp_path / "home")
+    backend = open_backend("cpu", 1)
+    real = durable.sync_file
+
+    def fail(path: Path) -> None:
+        if path.name.startswith("receipts"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path)
+
+    monkeypatch.setattr(export, "sync_file", fail)
+    try:
+        with Store.open(tmp_path / "home") as store:
+            with pytest.raises(OSError, match="No space left"):
+                export_blocks(store, backend, 1, 2, tmp_path / "out")
+            assert list((tmp_path / "out").iterdir()) == []
+            monkeypatch.undo()
+            assert export_blocks(store, backend, 1, 2, tmp_path / "out").blocks == 2
+    finally:
+        backend.close()
+
+
+def test_files_get_their_names_together(tmp_path: Path) -> None:
+    """Where the second name is taken by a folder meanwhile, the first one is given back."""
+    parts, files = ([tmp_path / f"{n}{end}" for n in "ab"] for end in (".tmp", ""))
+    for part in parts:
+        part.write_text("rows")
+    files[1].mkdir()
+    with pytest.raises(OSError, match="directory"):
+        export._give_names(parts, files)
+    assert not files[0].exists()

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from engine.cli.main import main
+from engine.store.snapshot import AccountColumns, write_snapshot
 from engine.store.store import Store
 from kernels.backend import open_backend
 from spec import oracle
@@ -81,3 +83,28 @@ def test_what_cannot_be_made_or_brought_back_is_explained(
     garbage.write_bytes(bytes(5_000))
     code, _, err = run(capsys, "snapshot", "restore", "--home", home, "--from", str(garbage))
     assert (code, "store.damaged" in err) == (2, True)
+
+
+def test_a_snapshot_that_no_chain_has_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checksums are right, and its accounts are none: one key twice, or more than a supply."""
+    make_finished(tmp_path / "home")
+    with Store.open(tmp_path / "home") as store:
+        chain = store.genesis_hash
+    keys, one = np.zeros((2, 32), np.uint8), np.ones(2, np.uint64)
+    much = keys.copy()
+    much[1] = 1
+    for name, columns in (
+        ("twice", AccountColumns.of(keys, one)),
+        ("much", AccountColumns.of(much, one << np.uint64(63))),
+    ):
+        path = tmp_path / name
+        write_snapshot(
+            path, columns, genesis_hash=chain, height=1, block_hash=bytes(32),
+            state_hash=bytes(32), progress=lambda *_: None,
+        )  # fmt: skip
+        home = str(tmp_path / "home")
+        code, _, err = run(capsys, "snapshot", "restore", "--home", home, "--from", str(path))
+        assert (code, "store.damaged" in err) == (2, True), name
+        assert list((tmp_path / "home" / "snapshots").iterdir()) == []
