@@ -33,6 +33,8 @@ SHARE_PERCENT = 80
 """of the highest rate, at which finality is timed"""
 STEADY_PERCENT = 25
 """of the window, its beginning, that the highest rate leaves out: pools are still being filled"""
+ROLES = ("consensus", "executor", "load", "machine")
+"""whose processor time the table shows, of all validators together"""
 NS_PER_MS = 1_000_000
 
 
@@ -58,8 +60,8 @@ def measure(options: Options, console: Console) -> tuple[dict[str, Any], int]:
     return values, steady_rate(found)
 
 
-def show(console: Console, rows: list[dict[str, Any]]) -> None:
-    """Print both runs side by side."""
+def side_by_side(rows: list[dict[str, Any]]) -> Table:
+    """Return both runs as a table."""
     table = Table(box=None, pad_edge=False)
     for name in ("run", "offered tx/s", "final tx/s", "p50 ms", "p90 ms", "p99 ms"):
         table.add_column(name, justify="right")
@@ -67,15 +69,14 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
         table.add_column(f"{name}, cores", justify="right")
     for row in rows:
         latency = row["finality_ms"]
-        cpu = row["cpu_percent"]
         table.add_row(
             row["run"],
             f"{row['tx_per_s']['offered']:,}",
             f"{row['rate']:,}",
             *(f"{latency.get(name, 0):,}" for name in ("p50", "p90", "p99")),
-            f"{cpu['consensus'] / 100:.2f}, {cpu['executor'] / 100:.2f}, {row['machine']['cores']}",
+            *(f"{row['cpu_percent'][name] / 100:.2f}" for name in ROLES),
         )
-    console.print(table)
+    return table
 
 
 @click.command(context_settings={"max_content_width": 100})
@@ -154,7 +155,7 @@ def main(
     except ExplainedError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error
-    show(console, rows)
+    console.print(side_by_side(rows))
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(rows, indent=2) + "\n")

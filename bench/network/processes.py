@@ -43,7 +43,9 @@ class Sample:
     parent: int
     started_ticks: int
     cpu_ms: int
-    """of itself and of children that have ended"""
+    """of itself"""
+    ended_ms: int
+    """of its children that have ended"""
     resident_bytes: int
 
 
@@ -62,11 +64,12 @@ def sample(pid: int) -> Sample | None:
     fields = text[text.rindex(")") + 2 :].split()
     if fields[0] in "ZX":
         return None
-    ticks = sum(int(field) for field in fields[11:15])
+    own, ended = (sum(int(field) for field in fields[i : i + 2]) for i in (11, 13))
     return Sample(
         parent=int(fields[1]),
         started_ticks=int(fields[19]),
-        cpu_ms=1_000 * ticks // TICKS_PER_S,
+        cpu_ms=1_000 * own // TICKS_PER_S,
+        ended_ms=1_000 * ended // TICKS_PER_S,
         resident_bytes=int(fields[21]) * os.sysconf("SC_PAGE_SIZE"),
     )
 

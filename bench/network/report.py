@@ -38,7 +38,7 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
         "validators": [_validator(run, number, window_ms) for number in range(len(run.cpu_ms))],
         "violations": violations,
         "window_s": round(window_ms / MS_PER_S, 1),
-        "block_interval_ms": interval_ms(blocks),
+        "block_interval_ms": interval_ms(blocks, are_clocks_apart=bool(options.offsets_ms)),
         "tx_in_chain": tx_chain,
         "tx_per_s": {
             "offered": counts.get("offered", 0) * MS_PER_S // max(1, window_ms),
@@ -69,8 +69,14 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
     }
 
 
-def interval_ms(blocks: list[BlockSeen]) -> int | None:
-    """Return the median of header times from one block to the next; None for less than two."""
+def interval_ms(blocks: list[BlockSeen], *, are_clocks_apart: bool = False) -> int | None:
+    """Return the median of header times from one block to the next; None for less than two.
+
+    Headers have their leaders' times. Where those clocks are apart, it is the mean of the times at
+    which blocks were seen to be final, by one clock, a quarter of a second apart at least.
+    """
+    if are_clocks_apart and len(blocks) > 1:
+        return (blocks[-1].seen_ns - blocks[0].seen_ns) // NS_PER_MS // (len(blocks) - 1)
     gaps = [
         later.timestamp_ms - earlier.timestamp_ms for earlier, later in itertools.pairwise(blocks)
     ]

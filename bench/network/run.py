@@ -151,6 +151,7 @@ class _Window:
         self.cpu_ms: dict[int, dict[str, int]] = {}
         self.start_ns = self.stop_ns = 0
         self.load_cpu_ms = self.machine_cpu_ms = 0
+        self._load_seen_ms = 0
         self.load: Load | None = None
         self.lone: Lone | None = None
         self.notes: list[str] = []
@@ -242,8 +243,11 @@ class _Window:
         self.stop_ns = time.monotonic_ns()
 
     def _load_cpu_ms(self) -> int:
+        """Return what the load has used; where it has ended, what it had at the last look."""
         found = None if self.load is None else sample(self.load.pid)
-        return 0 if found is None else found.cpu_ms
+        if found is not None:
+            self._load_seen_ms = found.cpu_ms + found.ended_ms
+        return self._load_seen_ms
 
     def _cpu(self) -> dict[int, dict[str, int]]:
         return {number: dict(usage.cpu_ms) for number, usage in self._cluster.usage.items()}
@@ -261,6 +265,7 @@ class _Window:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_S
             self._cluster.look()
+            self._load_cpu_ms()
             if self._replays is not None and self._options.follows:
                 self._replays.follow()
         if now_s >= self._next_draw_s:

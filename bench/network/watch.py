@@ -43,13 +43,18 @@ class Usage:
     """(pid, start) -> CPU counted already"""
 
     def add(self, role: str, pid: int) -> None:
-        """Take a process into account."""
+        """Take a process into account.
+
+        What it was a parent of counts with it, except where that has a role of its own: consensus
+        is the parent of its executors, those that were killed among them.
+        """
         found = sample(pid)
         if found is None:
             return
         life = pid, found.started_ticks
-        self.cpu_ms[role] += found.cpu_ms - self._lives.get(life, 0)
-        self._lives[life] = found.cpu_ms
+        used_ms = found.cpu_ms + (found.ended_ms if role != "consensus" else 0)
+        self.cpu_ms[role] += used_ms - self._lives.get(life, 0)
+        self._lives[life] = used_ms
         self.peak_bytes[role] = max(self.peak_bytes[role], peak_bytes(pid))
 
     def take(self, validator: Validator) -> None:

@@ -9,6 +9,8 @@ import threading
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -21,13 +23,21 @@ from bench.network.homes import Network, NetworkError, Place
 from bench.network.judge import Judgement, check_reported, compare_chains
 from bench.network.processes import Process, descendants, disk_bytes, sample
 from bench.network.report import interval_ms
-from bench.network.watch import BlockSeen
+from bench.network.run import Options, _Window
+from bench.network.watch import BlockSeen, Usage
 
 WAIT_S = 20
 """far beyond what a process needs to begin or to end"""
 PARENT = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+time.sleep(600)
+"""
+BUSY = """
+import subprocess, sys, time
+busy = "import time\\nwhile time.process_time() < 0.4: pass"
+subprocess.run([sys.executable, "-c", busy], check=True)
+print("ended", flush=True)
 time.sleep(600)
 """
 POLITE = """
@@ -211,6 +221,67 @@ def test_the_interval_is_that_of_headers() -> None:
     ]
     assert interval_ms(blocks) == 450
     assert interval_ms(blocks[:1]) is None
+
+
+def test_the_interval_of_leaders_whose_clocks_are_apart_is_that_of_one_clock() -> None:
+    """Every second leader is two seconds behind: its header is 1 ms after its parent's."""
+    blocks = [
+        BlockSeen(
+            height=i, hash="", transaction_count=0, timestamp_ms=1_000 * (i - i % 2) + i % 2,
+            seen_ns=500_000_000 * i,
+        )
+        for i in range(10)
+    ]  # fmt: skip
+    assert interval_ms(blocks) == 1
+    assert interval_ms(blocks, are_clocks_apart=True) == 500
+    assert interval_ms(blocks[:1], are_clocks_apart=True) is None
+
+
+def test_every_share_of_the_processor_stands_in_its_column() -> None:
+    """Four kinds of processes, four columns, in cores."""
+    row = {
+        "run": "highest", "rate": 57_661, "tx_per_s": {"offered": 79_517},
+        "finality_ms": {"p50": 2_779, "p90": 4_095, "p99": 4_890},
+        "cpu_percent": {"consensus": 28, "executor": 160, "load": 4, "machine": 197},
+    }  # fmt: skip
+    table = network_rate.side_by_side([row])
+    cells = {str(column.header): list(column.cells) for column in table.columns}
+    shown = [cells[f"{name}, cores"] for name in ("consensus", "executors", "load", "all")]
+    assert shown == [["0.28"], ["1.60"], ["0.04"], ["1.97"]]
+
+
+def test_an_executor_that_ended_does_not_count_as_consensus(tmp_path: Path) -> None:
+    """Consensus waits for its executors, so the system adds their time to its own."""
+    process = Process(("-c", BUSY), tmp_path / "log")
+    process.start()
+    until(lambda: "ended" in process.log_tail())
+    found = sample(process.pid)
+    assert found is not None
+    assert found.ended_ms >= 300
+    usage, other = Usage(), Usage()
+    usage.add("consensus", process.pid)
+    assert usage.cpu_ms["consensus"] < found.ended_ms
+    other.add("executor", process.pid)
+    assert other.cpu_ms["executor"] >= found.ended_ms
+    process.kill()
+    process.end_family(after_s=0)
+
+
+def test_a_load_that_ended_has_used_what_it_used(tmp_path: Path) -> None:
+    """Its share of the processor does not go below zero when the window ends after it."""
+    process = Process(("-c", BUSY), tmp_path / "log")
+    process.start()
+    until(lambda: "ended" in process.log_tail())
+    nothing: Any = None
+    options = Options(folder=tmp_path, validators=1, duration_s=1, rate=1)
+    window = _Window(options, nothing, None, nothing)
+    load: Any = SimpleNamespace(pid=process.pid)
+    window.load = load
+    used_ms = window._load_cpu_ms()
+    assert used_ms >= 300
+    process.kill()
+    assert sample(process.pid) is None
+    assert window._load_cpu_ms() >= used_ms
 
 
 @pytest.mark.parametrize(
