@@ -3,11 +3,21 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from engine.cli.main import main
-from engine.store.snapshot import AccountColumns, write_snapshot
+from engine.state import State
+from engine.store.history import HistoryError
+from engine.store.snapshot import (
+    AccountColumns,
+    height_of,
+    read_head,
+    read_snapshot,
+    write_snapshot,
+)
+from engine.store.snapshot_process import make_snapshot
 from engine.store.store import Store
 from kernels.backend import open_backend
 from spec import oracle
@@ -108,3 +118,64 @@ def test_a_snapshot_that_no_chain_has_is_explained(
         code, _, err = run(capsys, "snapshot", "restore", "--home", home, "--from", str(path))
         assert (code, "store.damaged" in err) == (2, True), name
         assert list((tmp_path / "home" / "snapshots").iterdir()) == []
+
+
+def test_accounts_that_are_not_those_of_the_block_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every checksum is right: of other accounts under the block's state_hash, or under theirs."""
+    make_finished(tmp_path / "home")
+    home = str(tmp_path / "home")
+    code, out, _ = run(capsys, "snapshot", "create", "--home", home, "--json")
+    assert code == 0
+    path = Path(json.loads(out)["path"])
+    with Store.open(tmp_path / "home") as store:
+        chain = store.genesis_hash
+    head, columns = read_head(path, chain), read_snapshot(path, chain)
+    columns.balances[[0, 1]] = columns.balances[[1, 0]]
+    assert columns.balances[0] != columns.balances[1]
+    backend = open_backend("cpu", 1)
+    try:
+        theirs = State(columns.keys, columns.balances, columns.nonces, backend=backend).state_hash()
+    finally:
+        backend.close()
+    good = path.read_bytes()
+    for state_hash, code_of_error in (
+        (head.state_hash, "store.damaged"),
+        (theirs, "store.snapshot_foreign"),
+    ):
+        forged = tmp_path / "forged"
+        write_snapshot(
+            forged, columns, genesis_hash=chain, height=head.height, block_hash=head.block_hash,
+            state_hash=state_hash, progress=lambda *_: None,
+        )  # fmt: skip
+        code, _, err = run(capsys, "snapshot", "restore", "--home", home, "--from", str(forged))
+        assert (code, code_of_error in err) == (2, True), err
+        assert path.read_bytes() == good
+    write_snapshot(
+        path, columns, genesis_hash=chain, height=head.height, block_hash=head.block_hash,
+        state_hash=head.state_hash, progress=lambda *_: None,
+    )  # fmt: skip
+    code, out, _ = run(capsys, "snapshot", "verify", "--home", home)
+    assert (code, "DAMAGED" in out) == (1, True)
+    backend = open_backend("cpu", 1)
+    try:
+        with Store.open(tmp_path / "home") as store:
+            loaded = store.load_state(backend)
+            assert (loaded.base_height, loaded.state.state_hash()) == (0, head.state_hash)
+            assert any("state_hash" in text for text in store.take_notices())
+    finally:
+        backend.close()
+
+
+def test_a_process_makes_no_snapshot_of_another_state(tmp_path: Path) -> None:
+    """Where deltas do not give the header's state_hash there is no file, only the reason."""
+    make_finished(tmp_path / "home")
+    with Store.open(tmp_path / "home") as store:
+        job = store._snapshots.job(store.finalized)
+        folder = tmp_path / "home" / "snapshots"
+        with pytest.raises(HistoryError, match="the header says"):
+            make_snapshot(msgspec.structs.replace(job, state_hash="ab" * 32), lambda *_: None)
+        assert list(folder.iterdir()) == []
+        make_snapshot(job, lambda *_: None)
+        assert [height_of(path) for path in folder.iterdir()] == [len(SIZES)]

@@ -289,6 +289,53 @@ def test_a_flood_of_pushes_is_dropped_and_then_banned(rng: np.random.Generator) 
     assert "may push" in a.bans[0].reason
 
 
+def test_what_the_pool_refuses_weighs_more_in_the_quota(rng: np.random.Generator) -> None:
+    """A peer whose transactions are all refused may push a quarter, and is not banned for it."""
+    limits = GossipLimits(records_per_s=1, records_burst=400)
+    for last, is_taken in ((0, True), (UNFIT, False)):
+        net, (a, b) = line(2, limits)
+        net.inject(b, a, encode_frame(Kind.PUSH, records_of(rng, 150, last)))
+        net.judge(a)
+        net.inject(b, a, encode_frame(Kind.PUSH, records_of(rng, 10)))
+        assert (a.gossip.counts["dropped_quota"] == 0) is is_taken
+        assert a.bans == []
+
+
+def test_who_takes_the_place_of_a_peer_has_nothing_of_it(rng: np.random.Generator) -> None:
+    """A newcomer is sent what the one before it had: else it would wait for an inventory."""
+    hub, before, newcomer = (Node(number) for number in range(1, 4))
+    net = Net(hub, before, newcomer)
+    net.join(hub, before)
+    records = records_of(rng, 10)
+    net.inject(before, hub, encode_frame(Kind.PUSH, records))
+    net.part(hub, before)
+    net.join(hub, newcomer)
+    net.submit(hub, records)
+    pushed = [send.peer for key, send in net.sent if key == hub.key and send.kind == Kind.PUSH]
+    assert pushed == [newcomer.key]
+
+
+def test_an_inventory_without_an_end_bans(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages that always name a next one end where no pool has so many."""
+    monkeypatch.setattr(core, "PAGES_MAX", 3)
+    net, (a, b) = line(2)
+    records = records_of(rng, 1)
+    net.submit(a, records)
+    hashes = hash_records(records)
+    net.lost.add((b.key, a.key))
+    net.part(a, b)
+    net.join(a, b)
+    net.run(1)
+    for place in (7, 8):
+        net.inject(b, a, encode_frame(Kind.INVENTORY, hashes, place))
+        net.run(1)
+        assert a.bans == []
+    net.inject(b, a, encode_frame(Kind.INVENTORY, hashes, 9))
+    assert "more pages" in a.bans[0].reason
+
+
 def test_a_question_without_an_answer_ends(rng: np.random.Generator) -> None:
     """A peer that announces and never answers delays no more than a question's time."""
     net, (a, b) = line(2)
