@@ -131,6 +131,8 @@ class Client:
             yield from _read_events(answer)
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
+            raise self._foreign(error) from error
         finally:
             connection.close()
 
@@ -151,7 +153,8 @@ class Client:
         if nonce is None or valid_until is None:
             account = self.account(encode_address(pair.public_key, status.address_prefix), "head")
             nonce = int(account.next_nonce or account.nonce) if nonce is None else nonce
-            valid_until = valid_until or account.block.height + VALID_HEIGHTS
+            if valid_until is None:
+                valid_until = account.block.height + VALID_HEIGHTS
         transfer = Transfer(
             chain_id=status.chain_id,
             nonce=nonce,
@@ -214,13 +217,16 @@ class Client:
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise NodeError(
-                "client.answer",
-                what="the answer is not that of a node",
-                where=self.url,
-                why=str(error),
-                what_to_do="compare the address; the node may have another version",
-            ) from error
+            raise self._foreign(error) from error
+
+    def _foreign(self, error: Exception) -> NodeError:
+        return NodeError(
+            "client.answer",
+            what="the answer is not that of a node",
+            where=self.url,
+            why=str(error),
+            what_to_do="compare the address; the node may have another version",
+        )
 
     def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> bytes:
         """Return the body of a good answer; a connection that was closed is made again once."""

@@ -1,6 +1,8 @@
 """The journal's file: what is torn is dropped, what is damaged is said, the rest is there."""
 
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +140,39 @@ def test_other_files_are_no_journal(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(JournalDamaged):
         read_journal(path)
+
+
+def test_what_was_signed_is_synced_before_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each append, each new file and each torn tail that was cut is synced whole, and at once."""
+    synced: list[tuple[str, int]] = []
+
+    def noting(name: str, sync: Callable[[int], None]) -> Callable[[int], None]:
+        def note(file: int) -> None:
+            status = os.fstat(file)
+            synced.append((name, status.st_size if stat.S_ISREG(status.st_mode) else -1))
+            sync(file)
+
+        return note
+
+    path = tmp_path / "journal"
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    create_journal(path, FRAMES[0])
+    assert synced == [("fsync", path.stat().st_size), ("fsync", -1)]
+    journal = Journal(path)
+    for frame in FRAMES[1:]:
+        synced.clear()
+        journal.append(frame)
+        assert synced == [("fdatasync", path.stat().st_size)]
+    synced.clear()
+    journal.replace(FRAMES[0])
+    assert synced == [("fsync", path.stat().st_size), ("fsync", -1)]
+    journal.append(FRAMES[1])
+    journal.close()
+    os.truncate(path, path.stat().st_size - 1)
+    synced.clear()
+    journal = Journal(path)
+    assert synced == [("fsync", journal.size_bytes)]
+    journal.close()
