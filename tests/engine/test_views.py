@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.executor import Executor
 from engine.types import AT
 from engine.views import AccountRead, Changing, Views
 from tests.engine.homes import Home
@@ -109,3 +110,24 @@ def test_a_reader_never_sees_half_of_a_change(home: Home) -> None:
     reader.join()
     assert all((balance, nonce) in legal[key] for key, balance, nonce in seen)
     assert seen
+
+
+def test_records_that_have_moved_are_not_read_before_it_is_said(home: Home) -> None:
+    """Between a move of the state and its publication no account is read at any block."""
+    maker, service = home.maker, home.service
+    block = maker.block(None, 1, 20)
+    service.new_payload(block.header, block.payload)
+    service.forkchoice_updated(block.hash, maker.hash, maker.hash)
+    keys = [account.key for account in maker.accounts(block)]
+    before = {(key, at): service.views.read(key, at) for key in keys for at in AT}
+    assert any(before[key, "head"] != before[key, "safe"] for key in keys)
+
+    def look(executor: Executor) -> None:
+        for move in (executor.chain.undo_position, lambda: executor.chain.switch(block.hash)):
+            move()
+            for key, at in before:
+                with pytest.raises(Changing):
+                    service.views.read(key, at)
+
+    service.ask("a look while it moves", look)
+    assert {(key, at): service.views.read(key, at) for key, at in before} == before

@@ -1,0 +1,45 @@
+"""A log over several files: what `sync` promises holds for all of them, names included."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from engine.store.segment import LogKind, SegmentLog
+
+
+def test_all_files_of_a_log_are_durable_after_a_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is synced at its last length, also one that is full; and so is the folder."""
+    synced: dict[int, int] = {}
+    folders: list[list[str]] = []
+    sync_data, sync_all = os.fdatasync, os.fsync
+
+    def data(file: int) -> None:
+        status = os.fstat(file)
+        synced[status.st_ino] = status.st_size
+        sync_data(file)
+
+    def everything(file: int) -> None:
+        assert stat.S_ISDIR(os.fstat(file).st_mode), "only the folder has a name to keep"
+        folders.append(sorted(os.listdir(file)))
+        sync_all(file)
+
+    monkeypatch.setattr(os, "fdatasync", data)
+    monkeypatch.setattr(os, "fsync", everything)
+    log = SegmentLog(tmp_path, LogKind.HISTORY, bytes(32), segment_bytes=1_024)
+    for height in range(1, 9):
+        log.append(height, bytes([height]) * 32, [bytes(300)])
+        if height % 4 == 0:
+            log.sync()
+            files = sorted(tmp_path.iterdir())
+            assert {path.stat().st_ino: path.stat().st_size for path in files} == synced
+            assert folders[-1] == [path.name for path in files]
+    assert len(log.segments) >= 3
+    count = len(folders)
+    log.append(9, bytes(32), [b""])
+    log.sync()
+    assert len(folders) == count + (len(log.segments) - len(files))
+    log.close()
