@@ -2,12 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import pytest
 
 from consensus.core import events as ev
-from consensus.core.types import ZERO_HASH, Evidence, Hash32, Kind, Propose, Request, Vote, Want
+from consensus.core.safety import Rules
+from consensus.core.tally import ViewState
+from consensus.core.types import (
+    ZERO_HASH,
+    Evidence,
+    Hash32,
+    Kind,
+    Propose,
+    Request,
+    View,
+    Vote,
+    Want,
+)
 from tests.consensus.lone import WALL_MS, Lone
 from tests.consensus.net import key_of
 
@@ -202,6 +215,31 @@ def test_a_forged_proposal_beside_two_genuine_ones_is_not_kept() -> None:
     assert lone.hash(headers[2]) not in lone.replica._st.blocks
     lone.hear(genuine)
     assert lone.hash(headers[3]) in lone.replica._st.blocks
+
+
+def test_what_may_be_signed_beside_what_was_signed() -> None:
+    """V1 to V3: with every set of own votes of a view, current, past or future."""
+    never = {NOTARIZE: {NOTARIZE, NULLIFY}, NULLIFY: {NULLIFY, FINALIZE}}
+    never[FINALIZE] = {FINALIZE, NULLIFY}
+    lone = follower()
+    propose, _ = notarized(lone)
+    certificate = lone.certificate(NOTARIZE, 1, propose.proposal)
+    for count in range(4):
+        for kinds in combinations(never, count):
+            view = ViewState(View(7))
+            for kind in kinds:
+                view.own[kind] = lone.vote(kind, 7, ZERO_HASH, 0)
+            view.certificates[NOTARIZE] = certificate
+            for current in (6, 7, 8):
+                is_free = {kind: not never[kind] & set(kinds) for kind in never}
+                rules, now = Rules(), View(current)
+                assert rules.may_notarize(view, now) is (is_free[NOTARIZE] and current == 7)
+                assert rules.may_nullify(view, now) is (is_free[NULLIFY] and current == 7)
+                assert rules.may_finalize(view) is is_free[FINALIZE]
+            view.equivocated = True
+            assert not rules.may_notarize(view, View(7))
+            view.certificates[NOTARIZE] = None
+            assert not rules.may_finalize(view)
 
 
 def test_finalize_follows_notarization() -> None:

@@ -102,6 +102,24 @@ def test_costs_that_wrap_mint_nothing(backends: list[Backend]) -> None:
         assert sum(a.balance for a in after) == 105
 
 
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_the_last_nonce_is_never_used(backends: list[Backend], left: int) -> None:
+    """With 2^64 - 1 an account is at its end: the next nonce is none, and does not begin anew."""
+    first = 2**64 - 1 - left
+    made = [
+        oracle.Transaction(CHAIN_ID, nonce % 2**64, 9, 6, 1, key(0), key(1))
+        for nonce in range(first, first + left + 1)
+    ]
+    start = [oracle.Account(key(0), 1000, first), oracle.Account(key(1), 0)]
+    for count in range(1, len(made) + 1):
+        payload = oracle.encode_payload([made[:count]])
+        expected, _ = oracle_result(start, payload)
+        assert (expected == ("NONCE", left)) is (count > left)
+        for backend in backends:
+            result, _ = engine_result(open_state(start, backend), payload)
+            assert result == expected
+
+
 def test_signatures_are_judged(backends: list[Backend]) -> None:
     """A good signature passes, a changed one names its position, an earlier defect goes first."""
     signer = SigningKey(bytes(32))

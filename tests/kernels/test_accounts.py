@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kernels import accounts
+from kernels import accounts, host_accounts
 from kernels.backend import Backend
 from kernels.host_accounts import HostAccounts
 from kernels.integers import sum_exact
@@ -133,6 +133,36 @@ def test_too_many_accounts_change_nothing(backends: list[Backend]) -> None:
         assert resident.root() == before[0]
         assert (resident.records == before[1]).all()
         assert settle(resident, columns, RULES._replace(accounts_max=14)) is not None
+
+
+def test_fees_are_paid_once_wherever_their_account_stands(
+    backends: list[Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads settle parts of the slots: the fee recipient belongs to one, at its edges as well."""
+    monkeypatch.setattr(host_accounts, "SETTLE_GRAIN", 1)
+    keys, offsets = keys_of(range(256)), np.arange(5, dtype=np.int32)
+    columns = transfers(keys[[1, 62, 130, 254]], keys[[200, 3, 3, 129]], np.full(4, 7, np.uint64))
+    for backend in backends:
+        resident = opened(backend, keys)
+        root = resident.root()
+        for slot in (0, 1, 63, 64, 127, 128, 129, 191, 192, 255):
+            senders, recipients = resident.find_parties(columns, offsets)
+            walk = resident.walk(columns, offsets, senders, recipients, RULES)
+            changes = resident.settle(
+                columns, offsets, senders, recipients, walk, keys[slot].tobytes(), RULES
+            )
+            assert changes is not None
+            expected = np.full(256, 1000)
+            expected[[1, 62, 130, 254]] -= 8
+            np.add.at(expected, [200, 3, 3, 129], 7)
+            expected[slot] += 4
+            assert resident.read(np.arange(256, dtype=np.uint32))[1].tolist() == expected.tolist()
+            touched = sorted({1, 62, 130, 254, 200, 3, 129, slot})
+            assert changes.slots.tolist() == touched
+            resident.update_tree(changes)
+            resident.undo(changes)
+            resident.update_tree_slots(changes.slots, 256, 256)
+            assert resident.root() == root
 
 
 def test_large_batches_are_the_same_on_every_arm(
