@@ -96,6 +96,8 @@ def verify_snapshots(home: Path, backend: Backend) -> list[Found]:
     for path in list_snapshots(home.joinpath(FOLDER)):
         try:
             found.append(_found(verified(path, genesis_hash, backend)))
+        except FileNotFoundError:
+            continue  # a node that runs has let it go meanwhile
         except StoreDamaged as error:
             item = Found(path=path, height=0, accounts=0, state_hash="", damage=str(error))
             found.append(item)

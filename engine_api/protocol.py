@@ -98,8 +98,8 @@ class ExecutionEngine(Protocol):
         """Build a payload on a block.
 
         Errors: INVALID_ARGUMENT (height is not the parent's + 1, a limit above the genesis
-        parameter, a time that is not after the parent's), CONFLICT (the parent is below finalized),
-        DEPTH_EXCEEDED.
+        parameter, a time that is not after the parent's), DEPTH_EXCEEDED. On a parent that is
+        unknown, or below finalized, nothing is built, which is no error.
         """
 
     def new_payload(

@@ -125,7 +125,7 @@ def verify(home: Path, is_json: bool) -> int:
 def restore(home: Path, file: Path, is_json: bool) -> int:
     """Bring a snapshot from elsewhere into a home of the same chain, after verifying it.
 
-    It must be that of a finalized block of this home. The next start begins from it.
+    It must be that of a finalized block of this home. A start begins from the newest that is good.
     """
     from engine.snapshots import restore_snapshot
 

@@ -179,3 +179,17 @@ def test_a_process_makes_no_snapshot_of_another_state(tmp_path: Path) -> None:
         assert list(folder.iterdir()) == []
         make_snapshot(job, lambda *_: None)
         assert [height_of(path) for path in folder.iterdir()] == [len(SIZES)]
+
+
+def test_a_snapshot_that_a_node_lets_go_meanwhile_is_no_damage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was listed and is gone when it is read is left out, and the others are verified."""
+    make_finished(tmp_path / "home")
+    home = str(tmp_path / "home")
+    assert run(capsys, "snapshot", "create", "--home", home)[0] == 0
+    gone = tmp_path / "home" / "snapshots" / f"{1:020d}.snapshot"
+    gone.symlink_to(tmp_path / "nothing")
+    code, out, _ = run(capsys, "snapshot", "verify", "--home", home, "--json")
+    assert code == 0
+    assert [item["height"] for item in json.loads(out)["snapshots"]] == [len(SIZES)]

@@ -5,7 +5,7 @@ import pytest
 
 from kernels import accounts, host_accounts
 from kernels.backend import Backend
-from kernels.host_accounts import HostAccounts
+from kernels.host_accounts import HostAccounts, key_words
 from kernels.integers import sum_exact
 from kernels.layout import NO_DEFECT, NO_SLOT, U8, U64, Changes, Columns, Rules
 from tests.kernels.arms import backends
@@ -73,6 +73,21 @@ def test_lookup(backends: list[Backend], count: int) -> None:
         assert resident.lookup(keys_of(range(count, 2 * count))).tolist() == [NO_SLOT] * count
 
 
+def test_records_from_before_they_grew_are_never_left(backends: list[Backend]) -> None:
+    """A table may name slots that a reader's records do not have: their keys are not found."""
+    keys = keys_of(range(100))
+    words, rows = key_words(keys), np.empty(0, np.int32)
+    rows.flags.writeable = False
+    for backend in backends:
+        resident = opened(backend, keys)
+        for kernel in (accounts.lookup_each, accounts.lookup_range):
+            for count in (0, 1, 63, 64, 99):
+                found = np.empty(100, np.uint32)
+                older = resident.records[:count]
+                kernel(resident._entries, older, resident._secret, words, rows, found, 0, 100)
+                assert found.tolist() == [*range(count), *[NO_SLOT] * (100 - count)]
+
+
 def test_the_table_is_sized_by_its_load() -> None:
     """Sizes are powers of two, and at most 3/5 of the entries are used."""
     for count in (0, 1, 38, 39, 1000, 10**6):
@@ -113,6 +128,8 @@ def test_creation_growth_and_undo(backends: list[Backend], rng: np.random.Genera
             resident.undo(changes)
             resident.update_tree_slots(changes.slots, changes.count_after, resident.count)
             assert resident.root() == state
+            kept = list(range(resident.count))
+            assert resident.lookup(keys[: resident.count]).tolist() == kept, "all that stay"
         assert resident.count == 700
         assert set(resident.lookup(keys_of(range(700, number))).tolist()) == {NO_SLOT}
         for changes, state in zip(history, states[1:], strict=True):
