@@ -24,7 +24,7 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
     latency_us = run.load["latency_us"]["finalized"] if run.load is not None else {}
     tx_final = sum(block.transaction_count for block in blocks)
     tx_chain = sum(header.transaction_count for header in judged.headers)
-    violations = list(judged.violations)
+    violations = [*run.violations, *judged.violations]
     if expect_heights is not None and len(blocks) < expect_heights:
         violations.append(f"{len(blocks)} heights were final, {expect_heights} were expected")
     return {

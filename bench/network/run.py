@@ -80,6 +80,8 @@ class Run:
     load: dict[str, Any] | None
     lone: dict[str, int] | None
     notes: list[str]
+    violations: list[str]
+    """what did not hold, but for the chain's own"""
     acts_done: list[str]
 
 
@@ -133,6 +135,7 @@ def run(options: Options, screen: Screen) -> Run:
             load=None if window.load is None else window.load.report,
             lone=None if window.lone is None else window.lone.figures(),
             notes=window.notes,
+            violations=window.violations,
             acts_done=window.acts_done,
         )
 
@@ -155,6 +158,7 @@ class _Window:
         self.load: Load | None = None
         self.lone: Lone | None = None
         self.notes: list[str] = []
+        self.violations: list[str] = []
         self.acts_done: list[str] = []
 
     def live(self) -> None:
@@ -191,7 +195,9 @@ class _Window:
         if self.load is not None:
             self.notes += self.load.notes
             if self.load.report is None:
-                self.notes.append(f"the load has no report: {self.load.failure()}")
+                # Who interrupts a run ends its load, too; one that ended by itself was none.
+                texts = self.violations if self.load.is_over else self.notes
+                texts.append(f"the load has no report: {self.load.failure()}")
             self.load.end()
         for act in self._acts:
             self.notes.append(f"not done before the end: {act}")

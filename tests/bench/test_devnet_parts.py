@@ -1,6 +1,7 @@
 """Parts of a network that need no network: homes, processes, comparisons, lateness, figures."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -302,3 +303,20 @@ def test_help_names_every_fault() -> None:
     for flag in ("--kill-executor", "--pause", "--partition", "--delay", "--clock-offset-ms"):
         assert flag in text
     assert CliRunner().invoke(network_rate.main, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_a_load_that_died_is_no_success(tmp_path: Path, is_over: bool) -> None:
+    """Blocks go on without it; one that a person interrupts is only told."""
+    nothing: Any = None
+    cluster: Any = SimpleNamespace(validators=[])
+    options = Options(folder=tmp_path, validators=1, duration_s=1, rate=1)
+    window = _Window(options, cluster, None, nothing)
+    load: Any = SimpleNamespace(
+        pid=os.getpid(), report=None, notes=[], is_over=is_over, failure=lambda: "killed",
+        end=lambda: None,
+    )  # fmt: skip
+    window.load, window.start_ns, window.stop_ns = load, 1, 2
+    window.end()
+    texts = ["the load has no report: killed"]
+    assert (window.violations, window.notes) == ((texts, []) if is_over else ([], texts))
