@@ -50,6 +50,7 @@ SYNC_US_MAX = 50_000
 SIGNATURES = 2_048
 """verified to measure the rate"""
 CLOCK_ERROR_US_MAX = 1_000_000
+_OTHER_USER = "start it as the user of the home, or let this user read the folders above it"
 _TIMEX_BYTES = 256
 _UNSYNCHRONISED = 0x40
 
@@ -214,13 +215,15 @@ def check_clock() -> Check:
 
 def check_home(home: Path) -> Check:
     """Say whose home this is and whether a process has it open."""
-    if not home.exists():
-        return note("home", f"{home} does not exist", "make it with `init`")
     try:
+        if not home.exists():
+            return note("home", f"{home} does not exist", "make it with `init`")
         chain = read_format(home)
     except StoreError as error:
         level = note if error.code == "store.no_home" else fail
         return level("home", f"{error.what} ({error.where})", error.what_to_do)
+    except OSError as error:
+        return fail("home", f"{home}: {error.strerror}", _OTHER_USER)
     try:
         holder = holder_of(home)
         state = f"open in process {holder}" if holder else "not open"
@@ -237,9 +240,12 @@ def check_disk(home: Path, free_bytes_min: int) -> Check:
     A disk with less room than a node leaves free is a failure: every block would be refused.
     """
     folder = home
-    while not folder.is_dir():
-        folder = folder.parent
-    free = free_bytes(folder)
+    try:
+        while not folder.is_dir():
+            folder = folder.parent
+        free = free_bytes(folder)
+    except OSError as error:
+        return fail("disk", f"{folder}: {error.strerror}", _OTHER_USER)
     if free < free_bytes_min:
         value = f"{free} bytes are free, less than free_bytes_min: no block would be stored"
         return fail(

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from engine import doctor
 from engine.config import Settings
@@ -81,3 +82,24 @@ def test_a_disk_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     check = check_disk(tmp_path, 2**62)
     assert check.level == Level.FAIL, "a node would refuse every block"
     assert "free_bytes_min" in check.what_to_do
+
+
+def test_a_home_that_others_may_not_see_is_a_failure(tmp_path: Path) -> None:
+    """Both checks of a home say so, instead of ending all the others."""
+    if os.getuid():
+        pytest.skip("changing the user takes root")
+    hidden = tmp_path / "hidden"
+    hidden.joinpath("home").mkdir(parents=True)
+    hidden.chmod(0o700)
+    for path in (*tmp_path.parents, tmp_path):
+        if path.is_relative_to("/tmp/pytest-of-root"):
+            path.chmod(0o755)
+    os.seteuid(65_534)
+    try:
+        checks = [check_home(hidden / "home"), check_disk(hidden / "home", 0)]
+    finally:
+        os.seteuid(0)
+    assert [(check.level, "Permission denied" in check.value) for check in checks] == [
+        (Level.FAIL, True),
+        (Level.FAIL, True),
+    ]
