@@ -25,7 +25,14 @@ from engine.service import Service
 from engine.store.store import Store
 from engine.types import ZERO_HASH, Epoch, Hash32, Height, PublicKey, TimestampMs
 from engine.writer import seconds
-from engine_api.types import Attributes, EngineApiError, Limits, PayloadRequest, Verdict
+from engine_api.types import (
+    Attributes,
+    EngineApiError,
+    ErrorCode,
+    Limits,
+    PayloadRequest,
+    Verdict,
+)
 from runtime.durable import whole_file
 from runtime.errors import ExplainedError
 from runtime.keypair import KeyPair
@@ -48,6 +55,8 @@ WAIT_MS = 200
 """How long one call waits for work, so that the loop ends soon after it is told to."""
 PART = ".part"
 """behind the name of a state while it is written"""
+FULL_PAUSE_MS = 1_000
+"""Before the next try where the disk has no room for a block."""
 STATE_MEMBERS_MAX = 100_000
 STATE_BYTES_MAX = 2 * DISK_BYTES_MAX
 assert ACCOUNTS_MAX * BALANCE <= SUPPLY_MAX
@@ -123,9 +132,11 @@ class Finalizer:
         ready: Ready,
         pace: Pace,
         *,
+        tell: Callable[[str], None],
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """Go on from where the service stands; `start` begins."""
+        """Go on from where the service stands; `start` begins. tell: why there are no blocks."""
+        self._tell = tell
         self._service: Service = ready.service
         self._genesis = ready.store.genesis
         self._pace = pace
@@ -150,15 +161,22 @@ class Finalizer:
         if self._height:
             name = self._parent_hash
             self._service.forkchoice_updated(name, name, name)
+        is_told = False
         while not self._is_over.is_set():
             if not self._pace.is_on_demand:
                 self._is_over.wait(seconds(self._pace.block_ms))
             try:
                 self._make_block()
-            except EngineApiError:
-                if not self._service.failure and not self._is_over.is_set():
+                is_told = False
+            except EngineApiError as error:
+                if self._service.failure or self._is_over.is_set():
+                    return
+                if error.code is not ErrorCode.RESOURCE_EXHAUSTED:
                     raise
-                return
+                if not is_told:  # nothing was written, and it goes on when there is room
+                    self._tell(error.sentence)
+                    is_told = True
+                self._is_over.wait(seconds(FULL_PAUSE_MS))
 
     def _make_block(self) -> None:
         """Build, judge and finalize one block; on demand only if there is a transaction."""

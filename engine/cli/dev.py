@@ -64,7 +64,7 @@ def dev(
 
     def begin(ready: Ready) -> Callable[[], None]:
         """Make blocks, and print the first screen."""
-        finalizer = Finalizer(ready, pace)
+        finalizer = Finalizer(ready, pace, tell=lambda why: log.error("no block is made", why=why))
         screen = first_screen(ready, Keystore(keys), pace)
         if is_json:
             print_json(screen)

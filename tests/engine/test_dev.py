@@ -2,15 +2,23 @@
 
 import resource
 import signal
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine import dev
+from engine.events import Event, Finalized
+from engine.node import Ready
+from engine.service import open_service
+from engine.store.config import StoreConfig
 from engine.store.store import Store
 
 ROOM_BYTES = 2**16
+WAIT_S = 60
+"""far beyond what a block takes"""
 
 
 @pytest.fixture
@@ -71,3 +79,35 @@ def test_a_state_of_too_much_is_not_unpacked(
     assert not (tmp_path / "out").exists()
     dev.open_home(tmp_path / "out", state, 1, 1)
     assert (tmp_path / "out" / "c").stat().st_size == 100
+
+
+def test_a_full_disk_stops_blocks_and_not_the_chain(tmp_path: Path) -> None:
+    """It is told once, and blocks are made again when there is room."""
+    Store.create(tmp_path / "home", dev.dev_genesis(2, 1))
+    told: list[str] = []
+    is_told, is_made = threading.Event(), threading.Event()
+
+    def tell(why: str) -> None:
+        told.append(why)
+        is_told.set()
+
+    def report(event: Event) -> None:
+        if isinstance(event, Finalized):
+            is_made.set()
+
+    full = StoreConfig(free_bytes_min=2**62)
+    with Store.open(tmp_path / "home", full) as store:
+        service = open_service(store, backend="serial", report=report)
+        ready = Ready(service=service, store=store, engine_api="", queries="")
+        finalizer = dev.Finalizer(ready, dev.Pace(block_ms=1, is_on_demand=False), tell=tell)
+        finalizer.start()
+        try:
+            assert is_told.wait(WAIT_S)
+            assert not is_made.is_set()
+            store.config = replace(full, free_bytes_min=0)
+            assert is_made.wait(WAIT_S)
+        finally:
+            finalizer.stop()
+            service.close()
+    assert len(told) == 1
+    assert "free disk space" in told[0]
