@@ -182,6 +182,19 @@ def test_fees_are_paid_once_wherever_their_account_stands(
             assert resident.root() == root
 
 
+def test_units_that_appear_or_vanish_end_a_block(backends: list[Backend]) -> None:
+    """Sums before and after are compared in 128 bits, over all parts, and no balance is above."""
+    resident = opened(backends[0], keys_of(range(2)))
+    good = np.array([[1, 5, 0, 2, 2000], [0, 0, 1, 3, 7]], np.uint64)
+    resident._check_conservation(good)
+    for part, place, text in ((0, 0, "summed"), (0, 1, "summed"), (1, 2, "summed"),
+                              (1, 3, "summed"), (0, 4, "exceeds")):  # fmt: skip
+        bad = good.copy()
+        bad[part, place] += np.uint64(1)
+        with pytest.raises(AssertionError, match=text):
+            resident._check_conservation(bad)
+
+
 def test_large_batches_are_the_same_on_every_arm(
     backends: list[Backend], rng: np.random.Generator
 ) -> None:
