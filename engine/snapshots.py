@@ -13,9 +13,17 @@ from typing import Any
 
 from engine.header import Header
 from engine.state import State
+from engine.store.config import SNAPSHOTS_KEPT
 from engine.store.errors import StoreDamaged, StoreError, damaged
 from engine.store.home import read_format
-from engine.store.snapshot import Snapshot, list_snapshots, read_head, read_snapshot, snapshot_path
+from engine.store.snapshot import (
+    Snapshot,
+    height_of,
+    list_snapshots,
+    read_head,
+    read_snapshot,
+    snapshot_path,
+)
 from engine.store.store import Store
 from kernels.backend import Backend
 from runtime.durable import sync_file, sync_folder
@@ -122,7 +130,7 @@ def restore_snapshot(store: Store, file: Path, backend: Backend) -> Found:
     """Copy a snapshot into the home after verifying it; the file appears whole or not at all.
 
     Raises StoreDamaged, and StoreError (`store.snapshot_foreign`) where the block is not finalized
-    here with this state.
+    here with this state, or (`store.snapshot_older`) as many newer ones are there as are kept.
     """
     head = verified(file, store.genesis_hash, backend)
     block = store.block_at(head.height)
@@ -140,7 +148,17 @@ def restore_snapshot(store: Store, file: Path, backend: Backend) -> Found:
             f"of height {store.finalized.height}, or its header was pruned",
             what_to_do="take the snapshot of a block that this home has finalized",
         )
-    target = snapshot_path(store.home.joinpath(FOLDER), head.height)
+    folder = store.home.joinpath(FOLDER)
+    newer = [path for path in list_snapshots(folder) if height_of(path) > head.height]
+    if len(newer) >= SNAPSHOTS_KEPT:
+        raise StoreError(
+            "store.snapshot_older",
+            what=f"the snapshot of height {head.height} would not stay in this home",
+            where=str(file),
+            why=f"{SNAPSHOTS_KEPT} newer ones are there, and a home keeps no more",
+            what_to_do="nothing, where `snapshot verify` calls them good; else remove what is not",
+        )
+    target = snapshot_path(folder, head.height)
     temporary = target.with_name(f"{target.name}.tmp")
     try:
         shutil.copyfile(file, temporary)

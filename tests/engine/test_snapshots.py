@@ -193,3 +193,36 @@ def test_a_snapshot_that_a_node_lets_go_meanwhile_is_no_damage(
     code, out, _ = run(capsys, "snapshot", "verify", "--home", home, "--json")
     assert code == 0
     assert [item["height"] for item in json.loads(out)["snapshots"]] == [len(SIZES)]
+
+
+def test_what_would_not_stay_is_not_brought_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A home keeps two: an older one beside them would be gone with the next start, unsaid."""
+    maker, blocks = make_finished(tmp_path / "home")
+    home = str(tmp_path / "home")
+    with Store.open(tmp_path / "home") as store:
+        chain = store.genesis_hash
+    for block in blocks:
+        made = maker.states[block.hash]
+        keys = np.frombuffer(b"".join(item.key for item in made), np.uint8).reshape(-1, 32)
+        columns = AccountColumns(len(made))
+        balances, nonces = ([getattr(x, name) for x in made] for name in ("balance", "nonce"))
+        columns.append(keys, np.array(balances, np.uint64), np.array(nonces, np.uint64))
+        write_snapshot(
+            tmp_path / str(block.height), columns, genesis_hash=chain, height=block.height,
+            block_hash=block.hash, state_hash=block.fields.state_hash, progress=lambda *_: None,
+        )  # fmt: skip
+
+    def restore(height: int) -> tuple[int, str]:
+        file = str(tmp_path / str(height))
+        code, _, err = run(capsys, "snapshot", "restore", "--home", home, "--from", file)
+        return code, err
+
+    for height in (2, 4, 3):
+        assert restore(height)[0] == 0
+    code, err = restore(1)
+    assert (code, "store.snapshot_older" in err) == (2, True)
+    code, out, _ = run(capsys, "snapshot", "verify", "--home", home, "--json")
+    assert [item["height"] for item in json.loads(out)["snapshots"]] == [4, 3]
+    assert restore(3)[0] == 0, "one that is there may be brought back again"
