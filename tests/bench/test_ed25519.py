@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from cryptography.exceptions import InvalidSignature
+from nacl.exceptions import BadSignatureError
 
 from bench import ed25519
 from kernels.backend import DeviceUnavailable
@@ -61,7 +63,7 @@ def test_a_wrong_verdict_is_no_figure() -> None:
     keys, signed, messages = (array.copy() for array in ed25519.make_rows(9, 1))
     signed[3, 40] ^= 1
     for verify in ed25519.paths((keys, signed, messages), 1).values():
-        with pytest.raises(Exception, match=r"valid|forged|^$"):
+        with pytest.raises((AssertionError, BadSignatureError, InvalidSignature)):
             verify()
 
 
