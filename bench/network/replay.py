@@ -38,7 +38,7 @@ from engine.store.store import Store
 from engine.transition import BlockContext, LedgerRules, execute_payload
 from engine_api.client import EngineApiClient
 from engine_api.protocol import Deadline
-from engine_api.types import BODIES_MAX, EngineApiError
+from engine_api.types import BODIES_MAX, EngineApiError, ErrorCode
 from kernels.backend import Backend, open_backend
 from kernels.layout import U8
 
@@ -234,8 +234,8 @@ def from_engines(addresses: list[str], first: int, last: int, bytes_max: int) ->
                         yield height, body.header, bytes(body.payload)
                         height, count = height + 1, count - 1
                     if count:
-                        failures += 1
-                        break
+                        text = f"no executor that was asked has height {height}"
+                        raise EngineApiError(ErrorCode.UNAVAILABLE, text)
         except EngineApiError:
             failures += 1
             if failures > ASK_ROUNDS * len(addresses):

@@ -14,7 +14,10 @@ from bench.network.replay import Block, Chain, Differs, OracleArm, Result, Seria
 from engine.codec import payload_commitment
 from engine.header import Header
 from engine.types import Hash32
+from engine_api.server import EngineApiServer
+from engine_api.types import EngineApiError, ErrorCode
 from kernels.backend import Backend, open_backend
+from tests.engine_api.fake import FakeEngine
 
 COUNT = 4
 PER_BLOCK = 60
@@ -130,3 +133,15 @@ def test_the_oracle_sees_enough(tmp_path: Path) -> None:
     assert not replay.oracle_is_done(replay.ORACLE_HEIGHTS, replay.ORACLE_LOADED - 1)
     assert replay.oracle_is_done(replay.ORACLE_HEIGHTS, replay.ORACLE_LOADED)
     assert replay.oracle_is_done(replay.ORACLE_HEIGHTS_MAX, 0)
+
+
+def test_a_block_that_nobody_has_ends_the_asking(tmp_path: Path) -> None:
+    """Executors that answer without it are asked in turn, and not for ever."""
+    engine = FakeEngine()
+    with EngineApiServer(
+        engine, f"unix:{tmp_path}/api/e.sock", payload_bytes_max=2**20, report=lambda *_: None
+    ) as server:
+        blocks = replay.from_engines([server.address] * 2, 1, 2, 2**20)
+        with pytest.raises(EngineApiError) as caught:
+            list(blocks)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
