@@ -1,5 +1,7 @@
 """Votes become certificates by power, once, and nothing else does."""
 
+from dataclasses import replace
+
 import pytest
 
 from consensus.core import events as ev
@@ -98,6 +100,26 @@ def test_a_wrong_certificate_is_blamed(defect: str) -> None:
     assert sent == []
     assert lone.replica.view == 1
     assert len(lone.seen(ev.Penalize)) == 1
+
+
+@pytest.mark.parametrize("kind", [NOTARIZE, FINALIZE])
+def test_votes_that_were_counted_certify_nothing_else(kind: Kind) -> None:
+    """M5: what was verified for one proposal is not taken as verified for another one."""
+    lone = Lone(own=0)
+    said, forged = (
+        lone.proposal(1, lone.header(1, timestamp_ms=time_ms), 0) for time_ms in (2_000, 3_000)
+    )
+    signers = tuple(signer for signer in (1, 2, 3) if signer != lone.leader(1))[:2]
+    for signer in signers:
+        lone.hear(lone.vote(kind, 1, lone.pid(said), signer), signer)
+    certificate = lone.certificate(kind, 1, forged)
+    votes = lone.certificate(kind, 1, said)
+    mixed = [
+        votes.signatures[place] if signer in signers else certificate.signatures[place]
+        for place, signer in enumerate((1, 2, 3))
+    ]
+    assert lone.hear(replace(certificate, signatures=tuple(mixed))) == []
+    assert (lone.replica.view, len(lone.seen(ev.Penalize))) == (1, 1)
 
 
 def test_a_bad_signature_is_no_vote() -> None:
