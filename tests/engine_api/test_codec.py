@@ -15,6 +15,7 @@ from engine_api.types import (
     CHUNK_BYTES_MAX,
     CONTROL_BYTES_MAX,
     SENTENCE_CHARACTERS_MAX,
+    VALIDATORS_MAX,
     Attributes,
     BlockId,
     Body,
@@ -284,6 +285,26 @@ def test_an_answer_says_one_thing() -> None:
     ):
         data = message.SerializeToString()
         assert code_of(partial(codec.decode_new_payload, data)) is ErrorCode.INTERNAL
+
+
+def test_a_validator_set_has_one_order_and_only_members() -> None:
+    """Keys that do not ascend, a member without power, none, or too many: no answer."""
+    one, other = (pb.Validator(key=bytes([n]) * 32, power=1) for n in (1, 2))
+    idle = pb.Validator(key=bytes([3]) * 32)
+    crowd = [pb.Validator(key=n.to_bytes(32, "big"), power=1) for n in range(VALIDATORS_MAX + 1)]
+    for validators, is_good in (
+        ([one], True), ([one, other], True), (crowd[1:], True),
+        ([other, one], False), ([one, one], False), ([one, idle], False), ([], False),
+        (crowd, False),
+    ):  # fmt: skip
+        message = pb.ValidatorSetAnswer(
+            boot_id=bytes(16), validators=validators, validator_set_id=bytes(32)
+        )
+        decode = partial(codec.decode_validator_set, message.SerializeToString())
+        if is_good:
+            assert len(decode().validators) == len(validators)
+        else:
+            assert code_of(decode) is ErrorCode.INTERNAL
 
 
 # Streams

@@ -1,6 +1,6 @@
 """The server under many callers: its queue, deadlines, failures, addresses and tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -9,10 +9,12 @@ import pytest
 
 from engine_api import auth, streams
 from engine_api.client import EngineApiClient
+from engine_api.protocol import NEVER, Deadline
 from engine_api.server import PAYLOADS_MAX, EngineApiServer
 from engine_api.types import (
     CHUNK_BYTES_MAX,
     WAITING_MAX,
+    Bodies,
     EngineApiError,
     ErrorCode,
     NewPayloadAnswer,
@@ -79,6 +81,21 @@ def test_bodies_can_be_left_in_the_middle(address: str) -> None:
         assert next(bodies).is_found
         bodies.close()  # type: ignore[attr-defined]  # the client's iterator is a generator
         assert served.client.health().not_serving == ""
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_as_many_bodies_come_as_were_asked_for(address: str, more: int) -> None:
+    """An executor that sends one less, or one more, has not answered."""
+
+    class Miscounting(FakeEngine):
+        def bodies_by_hash(self, hashes: Sequence[bytes], deadline: Deadline = NEVER) -> Bodies:
+            return super().bodies_by_hash([bytes(32)] * (len(hashes) + more), deadline)
+
+    with serving(address, Miscounting()) as served:
+        bodies = served.client.bodies_by_hash([bytes(32)] * 3)
+        assert [next(bodies).is_found for _ in range(2)] == [False, False]
+        error = refused(lambda: list(bodies))
+        assert error.code is ErrorCode.INTERNAL
 
 
 def test_one_executes_and_sixteen_wait(address: str, held: HeldEngine) -> None:
