@@ -172,12 +172,13 @@ def main(
     """Measure the way of transactions from one executor to another."""
     if count <= batch:
         raise click.UsageError("the first batch is not measured: --count is more than --batch")
+    described = machine.describe(Path.cwd())
     rows = []
     for _ in range(repeat):
         rows.append(measure(count, batch, accounts, pinned))
         click.echo("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
     if json_path is not None:
-        values = {"rows": rows, "machine": machine.describe(Path.cwd())}
+        values = {"rows": rows, "machine": described}
         json_path.write_text(json.dumps(values, indent=1) + "\n")
 
 

@@ -30,7 +30,9 @@ from engine.client import URL_DEFAULT, Client
 from runtime.errors import ExplainedError
 
 
-def as_json(report: Report, plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
+def as_json(
+    report: Report, plan: Plan, options: dict[str, Any], described: dict[str, Any]
+) -> dict[str, Any]:
     """Return the figures of a run with what they were measured on."""
     return {
         "options": options,
@@ -46,7 +48,7 @@ def as_json(report: Report, plan: Plan, options: dict[str, Any]) -> dict[str, An
         "final_ms": report.final_ms,
         "latency_us": report.latency_us,
         "late_us_max": report.late_us_max,
-        "machine": machine.describe(Path.cwd()),
+        "machine": described,
     }
 
 
@@ -152,6 +154,7 @@ def main(
     }
     if in_flight and (open_loop or not insist):
         raise click.UsageError("--in-flight needs --insist, and no --open-loop")
+    described = machine.describe(Path.cwd())
     try:
         with Client(urls[0]) as client:
             plan = prepare(
@@ -166,7 +169,7 @@ def main(
     except ExplainedError as error:
         click.echo(str(error), err=True)
         raise SystemExit(2) from error
-    values = as_json(report, plan, options)
+    values = as_json(report, plan, options, described)
     if live:
         tell_line({"event": "report", "report": values})
     else:

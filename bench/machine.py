@@ -17,9 +17,10 @@ MEMORY_TYPES = ("tmpfs", "ramfs")
 
 
 def describe(directory: Path, device: str | None = None) -> dict[str, Any]:
-    """Return the machine, the commit and the libraries, as JSON values.
+    """Return the machine, the commit and the libraries, as JSON values; to be asked before a run.
 
-    `directory` is where commits are written to; `device` names the accelerator, if one is used.
+    Afterwards `load` is the run's own, and the commit may be another one. `directory` is where
+    blocks are written to; `device` names the accelerator, if one is used.
     """
     model, flags = _cpu()
     return {

@@ -163,6 +163,7 @@ def main(
     accounts: int, questions: int, readers: int, silent: int, events: int, json_path: Path | None
 ) -> None:
     """Measure balance queries, then readers of events."""
+    described = machine.describe(Path.cwd())
     texts = [encode_address(dev_key(n).public_key, "tos") for n in range(accounts)]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder, "home")
@@ -177,7 +178,7 @@ def main(
             figures = {
                 "accounts": measure_accounts(server, texts, questions),
                 "events": measure_events(server, readers, silent, events),
-                "machine": machine.describe(Path.cwd()),
+                "machine": described,
             }
             server.stop()
             service.close()

@@ -117,6 +117,7 @@ def memory_of(pid: int) -> dict[str, int]:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
 def main(count: int, step: int, accounts: int, block_ms: int, json_path: Path | None) -> None:
     """Exit with 1 if memory grew by more than its bound."""
+    described = machine.describe(Path.cwd())
     values = run(count, step, accounts, block_ms)
     is_flat = values["growth_bytes"] <= GROWTH_BYTES_MAX
     click.echo(
@@ -124,7 +125,7 @@ def main(count: int, step: int, accounts: int, block_ms: int, json_path: Path | 
         f"{GROWTH_BYTES_MAX:,}: {'flat' if is_flat else 'NOT FLAT'}"
     )
     if json_path is not None:
-        values["machine"] = machine.describe(Path.cwd())
+        values["machine"] = described
         json_path.write_text(json.dumps(values, indent=1) + "\n")
     sys.exit(0 if is_flat else 1)
 

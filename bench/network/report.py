@@ -2,10 +2,8 @@
 
 import itertools
 import statistics
-from pathlib import Path
 from typing import Any
 
-from bench import machine
 from bench.network.processes import disk_bytes
 from bench.network.run import Options, Run
 from bench.network.watch import BlockSeen
@@ -65,7 +63,7 @@ def report(options: Options, run: Run, expect_heights: int | None) -> dict[str, 
             "links": options.faults.links_at_start.as_json(),
             "clock_offsets_ms": {str(k): v for k, v in options.offsets_ms.items()},
         },
-        "machine": machine.describe(Path(options.folder)),
+        "machine": run.machine,
     }
 
 

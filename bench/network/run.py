@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.network import homes
 from bench.network.cluster import Cluster
 from bench.network.faults import Faults
@@ -66,6 +67,8 @@ class Options:
 class Run:
     """What happened."""
 
+    machine: dict[str, Any]
+    """as it was before anything was started"""
     start_ns: int
     """of the window"""
     stop_ns: int
@@ -109,6 +112,7 @@ def run(options: Options, screen: Screen) -> Run:
 
     KeyboardInterrupt ends the window, not the run. Raises NetworkError.
     """
+    described = machine.describe(options.folder)
     network = prepare(options)
     screen.say(f"made {len(network.places)} homes in {options.folder}")
     with Cluster(
@@ -125,6 +129,7 @@ def run(options: Options, screen: Screen) -> Run:
         cluster.stop()
         judgement = judge(cluster, replays, screen.say)
         return Run(
+            machine=described,
             start_ns=window.start_ns,
             stop_ns=window.stop_ns,
             cpu_ms=window.cpu_ms,

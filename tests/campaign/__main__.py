@@ -46,6 +46,7 @@ def kills(
     """Kill processes under load at random instants, and check what they kept after each."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="kills-", dir=folder))
+    described = describe(base)
     start_s = time.monotonic()
     tally: kills_network.Tally | Tally
     if is_network:
@@ -57,7 +58,7 @@ def kills(
     result = asdict(tally) | {
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
-        "machine": describe(base),
+        "machine": described,
     }
     report(result, json_path)
     finish(tally.violations, base)
@@ -81,6 +82,7 @@ def fuzz_command(
     """Feed foreign bytes to every decoder, to all sockets of a real executor, and to a mesh."""
     drawn = random.SystemRandom().getrandbits(32) if seed is None else seed
     base = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    described = describe(base)
     start_s = time.monotonic()
     sockets = fuzz_socket.run(_folder(base, "socket"), drawn, messages)
     opened = fuzz_open.run(_folder(base, "open"), drawn, requests)
@@ -100,7 +102,7 @@ def fuzz_command(
         "links": asdict(links),
         "seed": drawn,
         "minutes": round((time.monotonic() - start_s) / 60, 1),
-        "machine": describe(base),
+        "machine": described,
     }
     report(result, json_path)
     finish(violations, base)
