@@ -79,6 +79,41 @@ def list_root(leaves: U8, node_key: bytes, absent: bytes, pool: Pool, wide: bool
     return nodes.tobytes()
 
 
+def list_levels(leaves: U8, node_key: bytes, absent: bytes, wide: bool) -> list[U8]:
+    """Return all levels of the tree of `list_root`, (n, 32) uint8 each: leaves first, root last.
+
+    On the calling thread alone. leaves: (n, 32) uint8, n >= 1, C-contiguous.
+    """
+    assert len(leaves) >= 1, "there is a root"
+    key = blake3.key_words(node_key)
+    ladder = absent_ladder(absent, node_key, wide).view(np.uint8)
+    levels = [leaves]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        if len(below) & 1:
+            level = len(levels) - 1
+            below = np.concatenate((below, ladder[level : level + 1]))
+        above = np.empty((len(below) // 2, NODE_BYTES), np.uint8)
+        _hash_rows(below.reshape(len(above), 2 * NODE_BYTES), key, above, wide)
+        levels.append(above)
+    return levels
+
+
+def list_path(levels: list[U8], position: int, node_key: bytes, absent: bytes) -> list[bytes]:
+    """Return the siblings of a leaf and of its ancestors, the leaf's own first.
+
+    levels: of `list_levels` with the same key and absent leaf.
+    """
+    assert 0 <= position < len(levels[0]), (position, len(levels[0]))
+    ladder = absent_ladder(absent, node_key, False)
+    siblings = []
+    for level, nodes in enumerate(levels[:-1]):
+        sibling = (position >> level) ^ 1
+        node = nodes[sibling] if sibling < len(nodes) else ladder[level]
+        siblings.append(node.tobytes())
+    return siblings
+
+
 class MerkleTree:
     """The tree over account records: two accounts to a leaf, all levels dense and kept.
 

@@ -25,7 +25,7 @@ from engine.queries import answers, submission
 from engine.queries.errors import QueryError, bad_request, busy
 from engine.queries.events import EventLog, EventResponse, parse_wanted
 from engine.queries.openapi import document
-from engine.queries.proofs import TooSoon
+from engine.queries.proof_trees import TooSoon
 from engine.queries.reader import BEFORE_MAX, PAGE_DEFAULT, PAGE_MAX, Queries
 from engine.types import AT, At
 from engine.views import Changing
@@ -40,7 +40,8 @@ BODIES_MAX = 8
 READ_ATTEMPTS = 5_000
 READ_PAUSE_MS = 1
 PROOF_ATTEMPTS = 20
-"""Times that a proof is asked for while others move the state; 5 s at most between them."""
+"""Times that a proof is asked for while others are made; 5 s at most between them."""
+PROOF_PAUSE_MIN_MS = 50
 
 JSON = "application/json"
 ACCOUNTS = "/v1/accounts/"
@@ -127,15 +128,13 @@ class Api:
                 await asyncio.sleep(seconds(READ_PAUSE_MS))
         raise busy("the executor is at work on a large block")
 
-    async def _proven_account(self, address: str, at: At) -> answers.Account:
-        """Return an account with its proof; one that has to wait keeps no thread."""
+    async def _proven(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Return an answer with its proof; one that has to wait keeps no thread."""
         for _ in range(PROOF_ATTEMPTS):
             try:
-                found: answers.Account = await self._run(self._queries.proven_account, address, at)
+                return await self._run(work, *arguments)
             except TooSoon as error:
-                await asyncio.sleep(seconds(error.after_ms))
-            else:
-                return found
+                await asyncio.sleep(seconds(max(error.after_ms, PROOF_PAUSE_MIN_MS)))
         raise busy("others ask for proofs at other blocks")
 
     # The paths
@@ -148,7 +147,8 @@ class Api:
         asked = _parameters(request, "at", "proof")
         address, at = request.path_params["address"], _at(asked.get("at", AT[0]))
         if _flag(asked, "proof"):
-            return json_response(await self._proven_account(address, at))
+            work = self._queries.proven_account
+            return json_response(await self._proven(work, address, at))
         return json_response(await self._settled_account(address, at))
 
     async def _history(self, request: Request) -> Response:
@@ -162,9 +162,11 @@ class Api:
     async def _transaction(self, request: Request) -> Response:
         if request.path_params["hash"] == BATCH:
             raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
-        is_proven = _flag(_parameters(request, "proof"), "proof")
-        work = partial(self._queries.transaction, is_proven=is_proven)
-        return json_response(await self._run(work, request.path_params["hash"]))
+        name = request.path_params["hash"]
+        if _flag(_parameters(request, "proof"), "proof"):
+            work = partial(self._queries.transaction, is_proven=True)
+            return json_response(await self._proven(work, name))
+        return json_response(await self._run(self._queries.transaction, name))
 
     async def _receipt(self, request: Request) -> Response:
         _parameters(request)

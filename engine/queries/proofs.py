@@ -2,8 +2,8 @@
 
 An account's proof is made on the writer's thread, since the state may have to move to the block
 that is asked for, and back for the next block: whoever asks for two blocks in turn could take most
-of the writer's time. So only a few proofs in a second may move it. A transaction's proof is made
-from stored bytes, on the asking thread.
+of the writer's time. So only a few proofs in a second may move it. A transaction's proof is cut out
+of its block's trees, on the asking thread; `proof_trees.py` has them.
 """
 
 import time
@@ -12,16 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from engine import constants
-from engine.codec import PayloadLimits, decode_payload
-from engine.columns import take, to_records
-from engine.constants import derive_key
 from engine.executor import Executor
-from engine.receipts import ABSENT
+from engine.queries.proof_trees import ProofTrees, TooSoon
 from engine.types import At
-from kernels.backend import Backend
-from kernels.layout import NO_SLOT, U8
-from kernels.merkle import depth_of
+from kernels.layout import NO_SLOT
 
 MOVE_PAUSE_MS = 250
 """From one move of the state for a proof to the next one; a move over full blocks takes 50 ms."""
@@ -29,15 +23,6 @@ MOVE_PAUSE_MS = 250
 
 Found = tuple[bytes, dict[str, Any]]
 """The hash of a block, and a proof without its header."""
-
-
-class TooSoon(Exception):
-    """The state would have to move, and did so for another proof just now: ask again later."""
-
-    def __init__(self, after_ms: int) -> None:
-        """Keep in how many milliseconds."""
-        super().__init__(f"ask again in {after_ms} ms")
-        self.after_ms = after_ms
 
 
 class AccountProver:
@@ -94,49 +79,21 @@ def account_proof(executor: Executor, key: bytes, at: At) -> Found | None:
 
 
 def transaction_proof(
-    backend: Backend,
-    header: bytes,
-    payload: bytes | memoryview,
-    statuses: U8,
-    position: int,
-    limits: PayloadLimits,
+    header: bytes, record: bytes, status: int, position: int, trees: ProofTrees
 ) -> dict[str, Any]:
     """Return the proof that a transaction stands in a block, and of what it came to.
 
-    limits: the chain's; the payload is one that was executed.
+    record: the 192 bytes at `position`; trees: of the block with that header.
     """
-    batch = decode_payload(payload, limits)
-    columns, offsets = batch.columns, batch.lane_offsets
-    hashes = backend.hash_transactions(columns)
-    receipts = backend.hash_receipts(
-        hashes, statuses, columns.kind, columns.fee, constants.RECEIPT_LEAF_KEY
-    )
-    record = to_records(take(columns, np.array([position])))
+    path, receipt_path = trees.paths(position)
     return {
         "kind": "transaction",
         "header": header.hex(),
-        "record": record.tobytes().hex(),
+        "record": record.hex(),
         "position": position,
-        "lane_count": len(offsets) - 1,
-        "lanes_hash": derive_key(constants.LANES_CONTEXT, offsets.tobytes()).hex(),
-        "path": _path(backend, hashes, position, constants.TRANSACTION_NODE_KEY),
-        "status": int(statuses[position]),
-        "receipt_path": _path(backend, receipts, position, constants.RECEIPT_NODE_KEY),
+        "lane_count": trees.lane_count,
+        "lanes_hash": trees.lanes_hash.hex(),
+        "path": [item.hex() for item in path],
+        "status": status,
+        "receipt_path": [item.hex() for item in receipt_path],
     }
-
-
-def _path(backend: Backend, leaves: U8, position: int, node_key: bytes) -> list[str]:
-    """Return the siblings from a leaf of (n, 32) up: each is the root of a part of the list."""
-    path, absent = [], [ABSENT]
-    for level in range(depth_of(len(leaves))):
-        start = ((position >> level) ^ 1) << level
-        part = leaves[start : start + (1 << level)]
-        if len(part):
-            root = backend.list_root(np.ascontiguousarray(part), node_key, ABSENT)
-            for missing in range(depth_of(len(part)), level):
-                root = constants.keyed(node_key, root + absent[missing])
-        else:
-            root = absent[level]
-        path.append(root.hex())
-        absent.append(constants.keyed(node_key, absent[level] + absent[level]))
-    return path

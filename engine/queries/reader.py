@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 from threading import Event, Lock
 from typing import Any, TypeVar
 
+import msgspec
 from blake3 import blake3
 
 from engine.address import decode_address, encode_address
@@ -19,7 +20,8 @@ from engine.header import Header
 from engine.pool_rules import PoolStatus
 from engine.queries import answers
 from engine.queries.errors import QueryError, bad_address, bad_request, busy, not_found, pruned
-from engine.queries.proofs import AccountProver, TooSoon, transaction_proof
+from engine.queries.proof_trees import ProofTrees, TooSoon, TreeKeeper, make_trees
+from engine.queries.proofs import AccountProver, transaction_proof
 from engine.recent_blocks import BLOCKS_MAX
 from engine.service import Service
 from engine.store.indexes import Place
@@ -73,6 +75,7 @@ class Queries:
         self._statuses: OrderedDict[bytes, U8] = OrderedDict()
         self._statuses_lock = Lock()
         self._prover = AccountProver()
+        self._trees = TreeKeeper()
         prefix = store.genesis.address_prefix
         self._key_of = lru_cache(ADDRESSES_MAX)(partial(decode_address, prefix=prefix))
         self.address_of = lru_cache(ADDRESSES_MAX)(partial(encode_address, prefix=prefix))
@@ -202,7 +205,7 @@ class Queries:
         )
 
     def transaction(self, text: str, *, is_proven: bool = False) -> answers.TransactionAnswer:
-        """Return where a transaction is. Raises QueryError if nobody knows it."""
+        """Return where a transaction is. Raises QueryError if nobody knows it, TooSoon."""
         name = _hash_of(text)
         pause = Event()
         lacking = self._lacking()
@@ -231,7 +234,7 @@ class Queries:
             transaction=self.transaction_of(record),
             receipt=receipt,
         )
-        return self._with_proof(answer, block, position) if is_proven else answer
+        return self._with_proof(answer, block, position, record) if is_proven else answer
 
     def receipt(self, text: str) -> answers.Receipt:
         """Return what a transaction came to."""
@@ -407,27 +410,21 @@ class Queries:
         return history.statuses
 
     def _with_proof(
-        self, answer: answers.TransactionAnswer, block: StoredBlock, position: int
+        self, answer: answers.TransactionAnswer, block: StoredBlock, position: int, record: bytes
     ) -> answers.TransactionAnswer:
-        payload = self._store.payload(block.block_hash)
+        """Return the answer with its proof. Raises QueryError, TooSoon."""
+        statuses = self._statuses_of(block.block_hash)
+        make = partial(self._make_trees, block.block_hash, statuses)
+        trees = self._trees.trees_of(block.block_hash, make)
+        proof = transaction_proof(block.header, record, int(statuses[position]), position, trees)
+        return msgspec.structs.replace(answer, proof=proof)
+
+    def _make_trees(self, block_hash: bytes, statuses: U8) -> ProofTrees:
+        payload = self._store.payload(block_hash)
         if payload is None:
             raise pruned("the payload of this block")
-        proof = transaction_proof(
-            self.service.backend,
-            block.header,
-            payload,
-            self._statuses_of(block.block_hash),
-            position,
-            self.genesis.parameters.limits,
-        )
-        return answers.TransactionAnswer(
-            hash=answer.hash,
-            state=answer.state,
-            reason=answer.reason,
-            transaction=answer.transaction,
-            receipt=answer.receipt,
-            proof=proof,
-        )
+        limits = self.genesis.parameters.limits
+        return make_trees(self.service.backend, payload, statuses, limits)
 
     def _stored(self, name: bytes) -> StoredBlock | None:
         """Return a block that was VALID: one that is final, or that is executed here."""

@@ -5,7 +5,7 @@ import pytest
 
 from engine import constants
 from kernels.layout import ACCOUNT_WORDS, U32, U64
-from kernels.merkle import MerkleTree
+from kernels.merkle import MerkleTree, list_levels, list_path
 from kernels.pool import Pool
 from spec import oracle
 
@@ -115,6 +115,21 @@ def test_paths_lead_to_the_root(count: int, rng: np.random.Generator) -> None:
         assert oracle.root_of_path(leaves[index], index, path, node_key) == tree.root()
     with pytest.raises(IndexError):
         tree.path(len(leaves))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 17, 31, 64, 65, 1000])
+def test_paths_of_lists(count: int, wide: bool, rng: np.random.Generator) -> None:
+    """Out of the levels of a list come its root and the specification's path of each leaf."""
+    node_key, absent = oracle.context_key("tos receipt node v1"), b"\x07" * 32
+    leaves = rng.integers(0, 256, (count, 32), np.uint8)
+    levels = list_levels(leaves, node_key, absent, wide)
+    listed = [leaf.tobytes() for leaf in leaves]
+    assert levels[0] is leaves
+    assert levels[-1].tobytes() == oracle.merkle_root(listed, node_key, absent)
+    for index in range(count):
+        path = list_path(levels, index, node_key, absent)
+        assert path == oracle.merkle_path(listed, index, node_key, absent)
 
 
 def test_many_changes_at_once(rng: np.random.Generator) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.codec import decode_payload
+from engine.columns import to_records
+from engine.queries.proof_trees import make_trees
 from engine.queries.proofs import account_proof, transaction_proof
 from kernels.backend import open_backend
 from kernels.layout import U8
@@ -64,14 +67,13 @@ def statuses_of(home: Home, block: Block) -> U8:
 
 def proof_of_transaction(home: Home, block: Block, position: int) -> dict[str, Any]:
     """Return the proof of one transaction."""
-    return transaction_proof(
-        open_backend("serial"),
-        block.header,
-        block.payload,
-        statuses_of(home, block),
-        position,
-        PARAMETERS.limits,
-    )
+    statuses = statuses_of(home, block)
+    backend = open_backend("serial")
+    trees = make_trees(backend, block.payload, statuses, PARAMETERS.limits)
+    backend.close()
+    record = to_records(decode_payload(block.payload, PARAMETERS.limits).columns)[position]
+    status = int(statuses[position])
+    return transaction_proof(block.header, record.tobytes(), status, position, trees)
 
 
 def test_every_transaction_is_proven(blocks: tuple[Home, list[Block]]) -> None:

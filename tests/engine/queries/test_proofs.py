@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.executor import Executor
-from engine.queries.proofs import MOVE_PAUSE_MS, AccountProver, TooSoon
+from engine.queries.proof_trees import TooSoon
+from engine.queries.proofs import MOVE_PAUSE_MS, AccountProver
 from engine.types import At
 from engine_api.types import Verdict
 from tests.engine.homes import Home, key_pair
