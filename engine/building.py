@@ -33,6 +33,8 @@ class PayloadBuilder:
         """Build for one executor."""
         self._executor = executor
         self._keeper = keeper
+        self._was_cut = False
+        """whether the last choice was, which is told once"""
 
     def check_limits(self, request: PayloadRequest) -> None:
         """Raise INVALID_ARGUMENT for a limit above the genesis parameter."""
@@ -126,8 +128,17 @@ class PayloadBuilder:
 
     def _choose(self, height: int, limits: PayloadLimits) -> bytes:
         """Return the payload of what will succeed on the state as it stands."""
-        state = self._executor.chain.state
-        return select(self._keeper.pool, state, height=height, limits=limits).payload()
+        pool, state = self._keeper.pool, self._executor.chain.state
+        chosen = select(pool, state, height=height, limits=limits)
+        if chosen.is_cut and not self._was_cut:
+            text = (
+                f"a payload at height {height} has {len(chosen.records)} transactions, the best "
+                f"{chosen.judged_count} that wait having been judged, and room for more: "
+                f"of {len(pool)} the others were not looked at"
+            )
+            self._executor.tell(Notice(text=text))
+        self._was_cut = chosen.is_cut
+        return chosen.payload()
 
     def _execute(self, request: PayloadRequest, payload: bytes, deadline: Deadline) -> Outcome:
         """Execute on the parent's state and take it back at once."""

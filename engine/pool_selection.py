@@ -1,12 +1,15 @@
 """Choose from the pool what goes into a payload: the best paid, and only what will succeed.
 
 The best rows of the pool's order are judged on the parent's state, which may stand ahead of the
-pool's head or beside it; as long as limits leave room and rows are left, more are judged. Lanes
-come in the order of their best row. The same pool and state give the same payload.
-Spec: spec/lanes.md, spec/block.md#checks.
+pool's head or beside it; as long as limits leave room and rows are left, more are judged, up to so
+many as `JUDGED_SHARE` payloads have. Once there are as many lanes as objects may be written, only
+rows of the senders that have a lane are looked at: no other can go in. Lanes come in the order of
+their best row. The same pool and state give the same payload. Spec: spec/lanes.md,
+spec/block.md#checks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,10 +23,17 @@ from engine.state import State
 from kernels import pending_order
 from kernels.host_accounts import read_only
 from kernels.layout import I32, NO_SLOT, U8
-from kernels.pending_rows import AGE, RECORD_WORDS, ROWS
+from kernels.pending_rows import AGE, LENGTH, RECORD_WORDS, ROWS
 
 BATCH_MIN = 1_024
 """Rows that are judged at first at least: some may be of no use."""
+LANE_ROWS = 4
+"""Rows that are judged at first for each lane that there may be."""
+GROWTH = 4
+"""How many times as many are judged next, up to what fits a payload."""
+JUDGED_SHARE = 8
+"""Rows that are judged at last at most, in payloads: so many may stand between the pool's head and
+the parent, all of them used."""
 _WIDTHS = read_only(np.array([column.width for column in COLUMN_TABLE], np.int64))
 _FIRST_RANK = np.uint64(2)
 """Of a row that is not parked."""
@@ -39,6 +49,8 @@ class Selection:
     """(lane_count + 1,) int32"""
     judged_count: int
     """rows that were looked at"""
+    is_cut: bool = False
+    """whether there was room for more, and rows that nobody looked at"""
 
     def payload(self) -> bytes:
         """Return the canonical bytes."""
@@ -47,21 +59,34 @@ class Selection:
 
 def select(pool: Mempool, state: State, *, height: int, limits: PayloadLimits) -> Selection:
     """Choose what goes into the payload at `height` on a state, that of the parent."""
+    room = min(limits.transactions, limits.bytes // int(_WIDTHS.sum()))
+    most = JUDGED_SHARE * max(room, BATCH_MIN)
+    count = max(min(room, LANE_ROWS * limits.objects), BATCH_MIN)
+    among: I64 | None = None
     with pool.lock:
         pool.settle()
-        count = min(max(limits.transactions, BATCH_MIN), pool.ready_count)
+        waiting = pool.ready_count
         while True:
-            rows = best_rows(pool, count)
-            selection, is_full = _judge(pool, state, rows, height, limits)
-            if is_full or len(rows) < count or count >= pool.ready_count:
-                return selection
-            count = min(2 * count, pool.ready_count)
+            count = min(count, most, waiting)
+            judged = _judge(pool, state, best_rows(pool, count, among), height, limits)
+            if judged.is_full or count == waiting:
+                return judged.selection
+            if count == most:
+                return replace(judged.selection, is_cut=True)
+            if among is None and len(judged.senders) == limits.objects:
+                among = _ready_rows(pool, judged.senders)
+                waiting, count = len(among), max(room, BATCH_MIN)
+            else:
+                count = min(GROWTH * count, room) if count < room else 2 * count
 
 
-def best_rows(pool: Mempool, count: int) -> I64:
-    """Return up to `count` rows that are not parked, best first, (n,) int64; chains settled."""
+def best_rows(pool: Mempool, count: int, among: I64 | None = None) -> I64:
+    """Return up to `count` rows that are not parked, best first, (n,) int64; chains settled.
+
+    among: (m,) int64, these rows alone; otherwise all.
+    """
     rank, age = pool.rows.rank[: int(pool.rows.counts[ROWS])], pool.rows.links[:, AGE]
-    rows = np.flatnonzero(rank >= _FIRST_RANK)
+    rows = np.flatnonzero(rank >= _FIRST_RANK) if among is None else among
     if count < len(rows):
         ranks = rank[rows]
         place = len(rows) - count
@@ -75,10 +100,24 @@ def best_rows(pool: Mempool, count: int) -> I64:
     return rows[np.argsort(~rank[rows], kind="stable")]
 
 
-def _judge(
-    pool: Mempool, state: State, rows: I64, height: int, limits: PayloadLimits
-) -> tuple[Selection, bool]:
-    """Judge rows in their order; also say whether a limit was met."""
+def _ready_rows(pool: Mempool, senders: I64) -> I64:
+    """Return all rows of some senders that are not parked; chains settled."""
+    rows = np.empty(int(pool.rows.senders[senders, LENGTH].sum()), np.int64)
+    return rows[: int(pending_order.list_ready(pool.rows, senders, rows))]
+
+
+class _Judged(NamedTuple):
+    """What rows came to."""
+
+    selection: Selection
+    senders: I64
+    """of its lanes"""
+    is_full: bool
+    """whether a limit was met so that no other row could go in"""
+
+
+def _judge(pool: Mempool, state: State, rows: I64, height: int, limits: PayloadLimits) -> _Judged:
+    """Judge rows in their order."""
     count = len(rows)
     words = np.empty((count, RECORD_WORDS), np.uint64)
     pending_order.gather(pool.rows, rows, words, 0, count)
@@ -100,4 +139,7 @@ def _judge(
     order, offsets = np.empty(int(kept), np.int64), np.zeros(int(opened) + 1, np.int32)
     pending_order.arrange(lane_of, lanes, is_kept, order, offsets)
     records = words[order].view(np.uint8)
-    return Selection(records=records, lane_offsets=offsets, judged_count=count), bool(is_full)
+    selection = Selection(records=records, lane_offsets=offsets, judged_count=count)
+    has_lane = np.zeros(lanes, np.bool_)
+    has_lane[lane_of[is_kept != 0]] = True
+    return _Judged(selection, lane_senders[:lanes][has_lane], bool(is_full))

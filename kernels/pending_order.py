@@ -11,12 +11,25 @@ import numpy as np
 from kernels.integers import ONE, ZERO
 from kernels.jit import njit
 from kernels.layout import NO_SLOT
-from kernels.pending_rows import AMOUNT, FEE, NONCE, OWNER, RECORD_WORDS, UNTIL, kernel
+from kernels.pending_rows import (
+    AFTER,
+    AMOUNT,
+    FEE,
+    FIRST,
+    NONCE,
+    OWNER,
+    RECORD_WORDS,
+    UNTIL,
+    kernel,
+)
 from kernels.prefetch import prefetch
 
 AHEAD = 16
 """Rows that are asked for before they are read."""
 _ABSENT = np.uint32(NO_SLOT)
+_NONE = np.uint64(NO_SLOT)
+_FIRST_RANK = np.uint64(2)
+"""Of a row that is not parked."""
 _HEAD_BYTES = 64
 _ALIGNMENT = 64
 _OFFSET_BYTES = 4
@@ -44,6 +57,22 @@ def find_lanes(p: Any, rows: Any, lane_of: Any, lane_senders: Any, marks: Any) -
     for lane in range(lanes):
         marks[lane_senders[lane]] = np.int32(0)
     return lanes
+
+
+@kernel
+def list_ready(p: Any, senders: Any, rows: Any) -> Any:
+    """Write the rows of some senders that are not parked; return how many there are.
+
+    senders: (m,) int64; rows: int64, of at least as many as their chains have. Chains are settled.
+    """
+    count = np.int64(0)
+    for i in range(senders.shape[0]):
+        row = p.senders[senders[i], FIRST]
+        while row != _NONE and p.rank[np.int64(row)] >= _FIRST_RANK:
+            rows[count] = np.int64(row)
+            count += 1
+            row = p.links[np.int64(row), AFTER]
+    return count
 
 
 @kernel

@@ -27,11 +27,11 @@ from kernels.merkle import list_levels, list_path
 
 TREES_BYTES_MAX = 64 * 2**20
 """Memory of all trees that are kept: 128 bytes per transaction."""
-REST_SHARE = 8
+REST_SHARE = 4
 """Trees of another block are made again after so many times what the last ones took."""
 REST_MIN_MS = 10
 REST_MAX_MS = 250
-"""Bounds of that time; trees of 20,000 transactions take about 10 ms, their rest about 80."""
+"""Bounds of that time; trees of 20,000 transactions take about 10 ms, their rest about 40."""
 
 
 class TooSoon(Exception):

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine import pool_selection
 from engine.codec import PayloadLimits, payload_bytes
 from engine.mempool import Mempool
 from engine.pool_rules import BATCH_MAX, ROW_BYTES, PoolLimits
-from engine.pool_selection import Selection, select
+from engine.pool_selection import BATCH_MIN, JUDGED_SHARE, Selection, select
 from engine.state import State
 from engine.transition import LedgerRules
 from kernels.backend import Backend, open_backend
@@ -32,10 +34,12 @@ def transfer(sender: int, nonce: int, recipient: int, fee: int = 1) -> Any:
     return oracle.Transaction(CHAIN_ID, nonce, 99, 10, fee, key(sender), key(recipient))
 
 
-def filled(made: list[Any], transactions: list[Any], accounts_max: int = 1_000) -> Mempool:
+def filled(
+    made: list[Any], transactions: list[Any], accounts_max: int = 1_000, rows: int = 1_000
+) -> Mempool:
     """Return a pool with transactions in it."""
     rules = LedgerRules(fee_minimum=1, account_minimum=5, accounts_max=accounts_max)
-    pool = Mempool(rules=rules, height=0, secret=bytes(64), limits=PoolLimits(transactions=1_000))
+    pool = Mempool(rules=rules, height=0, secret=bytes(64), limits=PoolLimits(transactions=rows))
     by_key = {account.key: account for account in made}
     keys = [item.sender for item in transactions] + [item.recipient for item in transactions]
     codes = pool.add(checked(transactions), read_of(by_key, keys), now_ms=1)
@@ -73,6 +77,70 @@ def test_lanes_are_bounded(backend: Backend, most: int) -> None:
     queue = [transfer(n % 3, n // 3, 2) for n in range(6)]
     found = chosen(filled(made, queue), open_state(made, backend), objects=most)
     assert [len(lane) for lane in found] == [2] * most
+
+
+@pytest.mark.parametrize("count", [1, 7, 60, 200])
+def test_what_is_not_judged_could_not_go_in(
+    backend: Backend, count: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few are judged at first, the payload is that of judging all that wait at once."""
+    made = accounts([10**6] * 40)
+    for account in made[::3]:
+        account.nonce = int(rng.integers(3))
+    queue = [
+        transfer(sender, nonce, int(rng.integers(50)), fee=int(rng.integers(1, 6)))
+        for nonce in range(5)
+        for sender in rng.permutation(40).tolist()
+    ]
+    pool = filled(made, [item for item in queue if item.nonce >= nonce_of(made, item)][:count])
+    for account in made[::5]:
+        account.nonce += 1  # the parent stands ahead of the pool's head
+    state = open_state(made, backend)
+    for objects in (0, 1, 2, 5, 39, 40, 100):
+        for most in (1, 3, 20, 1_000):
+            limits = PayloadLimits(bytes=AMPLE, transactions=most, objects=objects)
+            with monkeypatch.context() as patched:
+                patched.setattr(pool_selection, "BATCH_MIN", 1_000)
+                whole = select(pool, state, height=1, limits=limits)
+                patched.setattr(pool_selection, "BATCH_MIN", 1)
+                patched.setattr(pool_selection, "JUDGED_SHARE", 1_000)
+                found = select(pool, state, height=1, limits=limits)
+            assert whole.judged_count == pool.ready_count
+            assert found.payload() == whole.payload()
+            assert not found.is_cut
+
+
+def nonce_of(made: list[Any], item: Any) -> int:
+    """Return the nonce of a transaction's sender."""
+    return next(int(account.nonce) for account in made if account.key == item.sender)
+
+
+def test_few_lanes_do_not_make_the_whole_pool_be_judged(backend: Backend) -> None:
+    """With room for 3 lanes and many transactions, the rows of three senders are judged again."""
+    made = accounts([10**6] * 3_000)
+    queue = [transfer(n, 0, 2, fee=9 if n < 3 else 1) for n in range(3_000)]
+    queue += [transfer(0, nonce, 2, fee=1) for nonce in range(1, 5)]
+    pool = filled(made, queue, accounts_max=10_000, rows=4_000)
+    limits = PayloadLimits(bytes=AMPLE, transactions=AMPLE, objects=3)
+    found = select(pool, open_state(made, backend), height=1, limits=limits)
+    assert [len(lane) for lane in lanes(found)] == [5, 1, 1]
+    assert found.judged_count == 7
+    assert not found.is_cut
+
+
+def test_rows_of_no_use_are_judged_up_to_a_bound(backend: Backend) -> None:
+    """Where the best that wait are used on the parent, a bounded number of them is looked at."""
+    count = JUDGED_SHARE * BATCH_MIN
+    made = accounts([10**6] * (count + 5))
+    queue = [transfer(n, 0, 2, fee=9 if n < count else 1) for n in range(count + 5)]
+    pool = filled(made, queue, accounts_max=10**6, rows=count + 5)
+    limits = PayloadLimits(bytes=AMPLE, transactions=10, objects=10)
+    for used, kept in ((count, 0), (count - 1, 1)):
+        for number, account in enumerate(made):
+            account.nonce = int(number < used)
+        found = select(pool, open_state(made, backend), height=1, limits=limits)
+        assert (len(found.records), found.judged_count) == (kept, count)
+        assert found.is_cut
 
 
 def test_bytes_are_bounded(backend: Backend) -> None:
