@@ -26,6 +26,7 @@ from engine.pool_admission import Admission
 from engine.pool_file import POOL_FILE_NAME, PoolFileRefused, read_pool, remove_pool, write_pool
 from engine.pool_rules import (
     BATCH_MAX,
+    TRANSACTIONS_MAX,
     AccountsRead,
     Checked,
     Move,
@@ -312,12 +313,16 @@ class PoolKeeper:
     # The file
 
     def load(self, on_writer: OnWriter) -> None:
-        """Take in what waited when the last process ended, as if it were sent again."""
+        """Take in what waited when the last process ended, as if it were sent again.
+
+        It may have had a larger pool: of what comes the best stay, as of any batches.
+        """
         store = self._executor.store
         folder = store.home
         path = folder / POOL_FILE_NAME
         try:
-            records = read_pool(path, store.genesis_hash, len(self.pool.marks))
+            most = max(len(self.pool.marks), TRANSACTIONS_MAX + BATCH_MAX)
+            records = read_pool(path, store.genesis_hash, most)
         except (PoolFileRefused, OSError) as error:
             self._report(Notice(text=f"the pool starts empty: {error}"))
             records = np.empty((0, TRANSACTION_BYTES), np.uint8)

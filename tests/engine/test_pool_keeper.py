@@ -11,7 +11,7 @@ import pytest
 
 from engine.events import Notice
 from engine.pool_file import POOL_FILE_NAME, write_pool
-from engine.pool_rules import PoolReason, PoolStatus
+from engine.pool_rules import BATCH_MAX, PoolLimits, PoolReason, PoolStatus
 from engine_api.types import Attributes, Limits, PayloadRequest, SubmitResult, Verdict
 from spec import oracle
 from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home, Maker, key_pair, small_genesis
@@ -215,6 +215,28 @@ def test_a_clean_restart_keeps_what_waits(home: Home) -> None:
     assert home.service.queued_count == 25
     assert home.service.pool.counts().parked == 1
     assert len(built_on(home, None)) == 24
+
+
+def test_a_smaller_pool_keeps_the_best_of_the_file(tmp_path: Path) -> None:
+    """What the last process had beyond the new limit goes by its fee, and is known as dropped."""
+    senders, rows = 9, 64
+    home = Home(
+        tmp_path / "home", Maker(senders=senders), pool_limits=PoolLimits(transactions=rows)
+    )
+    home.close()
+    made = [
+        home.maker.transaction(n % senders, n // senders, key_pair(0)[0], fee=1 + n % senders)
+        for n in range(BATCH_MAX + 2 * rows)
+    ]
+    data = np.frombuffer(records(made), np.uint8).reshape(-1, 192)
+    write_pool(home.folder / POOL_FILE_NAME, home.maker.hash, data)
+    home.open()
+    best = [item for item in made if item.fee == senders][: rows - 1]
+    assert home.service.pool.records().tobytes() == records(best)
+    assert statuses(home, made[:senders]) == {PoolStatus.PENDING, PoolStatus.DROPPED}
+    notices = [event.text for event in home.events if isinstance(event, Notice)]
+    assert f"{rows - 1} of {len(made)} transactions wait again" in notices
+    home.close()
 
 
 def test_a_file_is_not_believed(home: Home) -> None:
