@@ -72,11 +72,13 @@ class Mempool:
         secret: bytes,
         limits: PoolLimits | None = None,
         listener: Listener | None = None,
+        since_ms: int = 0,
     ) -> None:
         """Stand at a head.
 
         height: of the head; secret: 64 random bytes of this process; listener: is told what
-        came and left, under the pool's lock, and returns at once.
+        came and left, under the pool's lock, and returns at once; since_ms: the time, before which
+        other pools of this node may have known outcomes.
         """
         self.limits = limits or PoolLimits()
         self.rules = rules
@@ -91,6 +93,7 @@ class Mempool:
         self._refusals = OutcomeRing(self.limits.refusals, words)
         self._quarantine: dict[bytes, None] = {}
         self._listener = listener
+        self._since_ms = since_ms
         self._pair: U64 = np.zeros((1, 4), np.uint64)
         self._until_min = 2**64 - 1
         """no row expires below this height"""
@@ -128,7 +131,8 @@ class Mempool:
         """
         with self.lock:
             row = int(self.find(np.frombuffer(transaction_hash, np.uint8).reshape(1, 32))[0])
-            covered = max(self._outcomes.forgotten_ms, self._refusals.forgotten_ms)
+            forgotten_ms = max(self._outcomes.forgotten_ms, self._refusals.forgotten_ms)
+            covered = max(self._since_ms, forgotten_ms)
             if row != NO_SLOT:
                 is_parked = int(self.rows.rank[row]) == 1
                 return PoolAnswer(

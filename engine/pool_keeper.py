@@ -88,6 +88,7 @@ class PoolKeeper:
             secret=secrets.token_bytes(SECRET_BYTES),
             limits=limits,
             listener=listener,
+            since_ms=clock_ms(),
         )
         self.recent = RecentBlocks()
         self._executor = executor

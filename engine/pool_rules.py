@@ -118,7 +118,8 @@ class PoolAnswer:
     is_parked: bool = False
     """PENDING, but an earlier nonce is missing"""
     covered_from_ms: int = 0
-    """outcomes from this time on are known, earlier ones may be forgotten"""
+    """outcomes from this time on are known, earlier ones may be forgotten: at the latest when the
+    node started"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

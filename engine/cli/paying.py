@@ -23,12 +23,15 @@ def hand_over(client: Client, record: bytes) -> None:
     Raises NodeError if the node refuses it, MaybeSent if that is not known.
     """
     name = transaction_hash(record).hex()
+    # On a new connection the record goes out once. On one that was kept the client may ask twice,
+    # and a node that started anew in between, or is busy, would refuse what it has handed on.
+    client.close()
     try:
         if client.send(record).hash == name:
             return
         why = "the node answered with another hash"
     except NodeError as error:
-        # One that came twice, since the first answer was lost, is refused once it is in a block.
+        # The answer alone may be lost, and a record that somebody else sent before is refused.
         is_taken = _is_taken(client, name)
         if is_taken:
             return

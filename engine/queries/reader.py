@@ -324,9 +324,10 @@ class Queries:
             raise not_found(
                 "transaction.unknown",
                 "no final, followed or waiting transaction has this hash here; outcomes of others "
-                f"are known from {found.covered_from_ms} on (milliseconds since 1970)",
+                f"are known from {found.covered_from_ms} on (milliseconds since 1970), at most "
+                "since the node started",
                 "compare the hash; if it is right, the transaction never came or is forgotten: "
-                "send it again",
+                "send the same one again; another one with another nonce could be paid beside it",
             )
         reason = "" if state == "pending" else found.reason.name
         if found.is_parked:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from engine.events import Notice
+from engine.executor import Executor
 from engine.pool_file import POOL_FILE_NAME, write_pool
+from engine.pool_keeper import PoolKeeper
 from engine.pool_rules import BATCH_MAX, PoolLimits, PoolReason, PoolStatus
 from engine_api.types import Attributes, Limits, PayloadRequest, SubmitResult, Verdict
 from spec import oracle
@@ -215,6 +217,18 @@ def test_a_clean_restart_keeps_what_waits(home: Home) -> None:
     assert home.service.queued_count == 25
     assert home.service.pool.counts().parked == 1
     assert len(built_on(home, None)) == 24
+
+
+def test_a_restart_does_not_claim_to_know_what_was_before(home: Home) -> None:
+    """Outcomes end with the process: the answer says that they are known since it started."""
+
+    def opened(executor: Executor) -> PoolKeeper:
+        """Return a pool that starts at 77 ms."""
+        return PoolKeeper(executor, report=home.events.append, clock_ms=lambda: 77)
+
+    answer = home.service.ask("a pool was opened", opened).status_of(bytes(32))
+    assert (answer.status, answer.covered_from_ms) == (PoolStatus.UNKNOWN, 77)
+    assert home.service.status_of(bytes(32)).covered_from_ms > 77
 
 
 def test_a_smaller_pool_keeps_the_best_of_the_file(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ class Line(ThreadingHTTPServer):
         """answers to so many transactions are lost"""
         self.is_cut = False
         """after a lost one nothing is answered any more"""
+        self.is_forgetful = False
+        """after a lost one the node is busy and knows nothing of it: it started anew"""
         self.lost: list[str] = []
         self.last_hash = ""
         """of the last transaction that the node took"""
@@ -53,6 +55,12 @@ class _Handler(BaseHTTPRequestHandler):
         if line.is_cut and line.lost:
             self.close_connection = True
             return
+        if line.is_forgetful and line.lost and "/v1/transactions" in self.path:
+            is_sent = self.command == "POST"
+            code = "query.busy" if is_sent else "transaction.unknown"
+            data = json.dumps({"code": code, "what": "nothing", "what_to_do": "nothing"}).encode()
+            self._answer(503 if is_sent else 404, data)
+            return
         kind = self.headers.get("content-type")
         connection = http.client.HTTPConnection(line.node, timeout=30)
         connection.request(self.command, self.path, body, {"content-type": kind} if kind else {})
@@ -64,7 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
             if len(line.lost) < line.lose_posts:
                 self._lose()
                 return
-        self.send_response(answer.status)
+        self._answer(answer.status, data)
+
+    def _answer(self, status: int, data: bytes) -> None:
+        self.send_response(status)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -103,7 +114,7 @@ SEND = ("send", "--from", "dev0", "--to", "dev1", "--amount", "1")
 def test_an_answer_that_is_lost_once_is_no_refusal(
     line: Line, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The client sends the record again when a block has it already: it is sent, and paid once."""
+    """A block has the record already when the wallet asks what became of it: sent, paid once."""
     line.lose_posts = 1
     code = main(SEND)
     said = capsys.readouterr()
@@ -127,6 +138,16 @@ def test_who_is_not_told_can_ask_and_pay_once(
         client.wait(line.last_hash)
     assert main((*SEND, "--nonce", "0")) == 2
     assert "code: transaction.nonce_used" in capsys.readouterr().err
+    assert line.payments() == 1
+
+
+def test_a_node_that_forgot_says_nothing_about_what_it_took(
+    line: Line, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It took the record and started anew: that it is busy and knows nothing is no refusal."""
+    line.lose_posts, line.is_forgetful = 1, True
+    assert main(SEND) == 1
+    assert "may be sent or not" in capsys.readouterr().err
     assert line.payments() == 1
 
 
