@@ -122,6 +122,17 @@ class Keystore:
             path=path,
         )
 
+    def entries(self) -> tuple[list[KeyEntry], list[KeystoreError]]:
+        """Return all keys by name, and what is wrong with each file that holds none."""
+        found: list[KeyEntry] = []
+        damaged: list[KeystoreError] = []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except KeystoreError as error:
+                damaged.append(error)
+        return found, damaged
+
     def open(self, name: str, password: str) -> KeyPair:
         """Return a key with its secret. Raises KeystoreError, also for a wrong password."""
         path = self._path(name)
@@ -170,6 +181,14 @@ class Keystore:
                 where=str(self.folder),
                 why="no file has this name there",
                 what_to_do="see `python -m engine key list`, or name the folder with --keys",
+            ) from error
+        except OSError as error:
+            raise KeystoreError(
+                "key.unreadable",
+                what=f"the key {path.stem!r} cannot be read",
+                where=str(path),
+                why=error.strerror or str(error),
+                what_to_do="give this user access to the file, or bring it back from a copy",
             ) from error
         try:
             found = msgspec.json.decode(data, type=_File, strict=True)

@@ -102,17 +102,19 @@ def show(name: str, prefix: str, keys: Path, is_json: bool) -> None:
 @prefix_option
 @keys_option
 @json_option
-def list_keys(prefix: str, keys: Path, is_json: bool) -> None:
-    """Print all keys."""
-    store = Keystore(keys)
-    entries = [store.get(name) for name in store.names()]
+def list_keys(prefix: str, keys: Path, is_json: bool) -> int:
+    """Print all keys. Exit code 1 if a file holds none: stderr says which."""
+    entries, damaged = Keystore(keys).entries()
+    for error in damaged:
+        click.echo(str(error), err=True)
     if is_json:
         print_json({"keys": [key_values(entry, prefix) for entry in entries]})
-        return
-    for entry in entries:
-        click.echo(f"{entry.name:12} {encode_address(entry.public_key, prefix)}")
-    if not entries:
-        click.echo(f"no keys in {keys}; make one: python -m engine key new --name alice")
+    else:
+        for entry in entries:
+            click.echo(f"{entry.name:12} {encode_address(entry.public_key, prefix)}")
+        if not entries and not damaged:
+            click.echo(f"no keys in {keys}; make one: python -m engine key new --name alice")
+    return ExitCode.FAILED if damaged else ExitCode.OK
 
 
 @click.command()

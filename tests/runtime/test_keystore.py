@@ -84,3 +84,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path, field: str, value: object) ->
     with pytest.raises(KeystoreError) as unknown:
         store.open("b", "")
     assert code_of(unknown) == "key.unknown"
+
+
+def test_what_is_damaged_hides_no_other(tmp_path: Path) -> None:
+    """All keys that are whole are returned, and an error that names the file for each other one."""
+    store = Keystore(tmp_path)
+    assert store.entries() == ([], [])
+    whole = [store.add(name, SEED, None) for name in ("a", "c")]
+    paths = [tmp_path / "b.json", tmp_path / "d.json"]
+    paths[0].write_text("{}")
+    paths[1].mkdir()
+    found, damaged = store.entries()
+    assert found == whole
+    assert [error.where for error in damaged] == [str(path) for path in paths]
+    assert [error.code for error in damaged] == ["key.damaged", "key.unreadable"]

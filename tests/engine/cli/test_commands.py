@@ -139,6 +139,31 @@ def test_a_prefix_that_no_chain_has_is_refused(
     assert not (tmp_path / "keys").exists()
 
 
+def test_a_damaged_key_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The list has all that are whole and names the others; what asks for none of these works."""
+    keys = tmp_path / "keys"
+    where = ("--keys", str(keys))
+    for name in ("alice", "bob"):
+        assert run(capsys, "key", "new", "--name", name, "--no-password", *where)[0] == ExitCode.OK
+    (keys / "aaa.json").write_bytes(b"")
+    (keys / "bad.json").write_bytes(b"\xff" * 5_000)
+    (keys / "folder.json").mkdir()
+    for more in ((), ("--json",)):
+        code, out, err = run(capsys, "key", "list", *where, *more)
+        assert code == ExitCode.FAILED
+        for name, is_whole in (
+            *(("alice", True), ("bob", True)),
+            *(("aaa", False), ("bad", False), ("folder", False)),
+        ):
+            assert (name in out, f"{name}.json" in err) == (is_whole, not is_whole), name
+    assert [item["name"] for item in json.loads(out)["keys"]] == ["alice", "bob"]
+    assert run(capsys, "key", "new", "--name", "carol", "--no-password", *where)[0] == ExitCode.OK
+    assert run(capsys, "key", "show", "carol", *where)[0] == ExitCode.OK
+    for name, why in (("bad", "key.damaged"), ("folder", "key.unreadable")):
+        code, _, err = run(capsys, "key", "show", name, *where)
+        assert (code, f"code: {why}" in err) == (ExitCode.REFUSED, True)
+
+
 @pytest.mark.parametrize(
     ("text", "what"), [("{", "this is not JSON"), ("[]", "another type"), (None, "more than")]
 )
