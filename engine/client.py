@@ -31,6 +31,7 @@ VALID_HEIGHTS = 1_000
 """How long a transfer stays valid unless its sender says otherwise, in blocks."""
 POLL_MS = 100
 RECORDS = "application/octet-stream"
+_U64_MAX = 2**64 - 1
 
 
 class NodeError(ExplainedError):
@@ -132,7 +133,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise self._unreachable(error) from error
         except (msgspec.MsgspecError, UnicodeDecodeError, KeyError) as error:
-            raise self._foreign(error) from error
+            raise self._no_answer(str(error)) from error
         finally:
             connection.close()
 
@@ -148,19 +149,25 @@ class Client:
         nonce: int | None = None,
         valid_until: int | None = None,
     ) -> bytes:
-        """Return a signed record; what is not given is asked from the node."""
+        """Return a signed record; what is not given is asked from the node.
+
+        Raises NodeError, also for numbers that no record can hold.
+        """
         status = self._status or self.status()
         if nonce is None or valid_until is None:
             account = self.account(encode_address(pair.public_key, status.address_prefix), "head")
             nonce = int(account.next_nonce or account.nonce) if nonce is None else nonce
             if valid_until is None:
                 valid_until = account.block.height + VALID_HEIGHTS
+        fee = int(status.fee_minimum) if fee is None else fee
+        if max(nonce, valid_until, fee) > _U64_MAX:
+            raise self._no_answer("a nonce, a height or a fee is above 2^64 - 1")
         transfer = Transfer(
             chain_id=status.chain_id,
             nonce=nonce,
             valid_until=valid_until,
             amount=amount,
-            fee=int(status.fee_minimum) if fee is None else fee,
+            fee=fee,
             recipient=recipient,
         )
         domain = derive_key(TRANSACTION_CONTEXT, bytes.fromhex(status.genesis_hash))
@@ -217,14 +224,14 @@ class Client:
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise self._foreign(error) from error
+            raise self._no_answer(str(error)) from error
 
-    def _foreign(self, error: Exception) -> NodeError:
+    def _no_answer(self, why: str) -> NodeError:
         return NodeError(
             "client.answer",
             what="the answer is not that of a node",
             where=self.url,
-            why=str(error),
+            why=why,
             what_to_do="compare the address; the node may have another version",
         )
 

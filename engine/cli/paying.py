@@ -5,16 +5,39 @@ nothing: the node may have the record. Whoever is told that it was not sent sign
 the next nonce, and both are paid.
 """
 
+from engine.amounts import AmountError, format_amount
 from engine.client import Client, NodeError
+from engine.queries.answers import Status
 from engine.signing import transaction_hash
 
 _REFUSALS = ("transaction.", "address.", "query.busy")
 """Beginnings of codes with which a node says that it did not take a record."""
+FEE_SHARE = 10
+"""A fee that nobody typed is at most this part of the amount: it comes from a node."""
 _TAKEN = ("pending", "included", "finalized")
 
 
 class MaybeSent(Exception):
     """Nobody knows whether the node has the record; the argument tells a person what to do."""
+
+
+def minimum_fee(status: Status, amount: int) -> int:
+    """Return the chain's minimum in base units, as the node says.
+
+    amount: base units. Raises AmountError if it is more than 1 / FEE_SHARE of the amount: a person
+    decides about that.
+    """
+    fee = int(status.fee_minimum)
+    if FEE_SHARE * fee > amount:
+        text, paid = (format_amount(units, status.decimals) for units in (fee, amount))
+        raise AmountError(
+            "amount.fee",
+            what=f"the fee would be {text} {status.symbol}, for {paid} {status.symbol}",
+            where="the chain's minimum, as the node says",
+            why=f"a fee of more than a {FEE_SHARE}th of the amount is not paid unasked",
+            what_to_do=f"add --fee {text} if you want to pay it",
+        )
+    return fee
 
 
 def hand_over(client: Client, record: bytes) -> None:

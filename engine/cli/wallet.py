@@ -10,8 +10,9 @@ import msgspec
 
 from engine.address import decode_address, encode_address, is_prefix
 from engine.amounts import format_amount, parse_amount
+from engine.cli.known_chains import check_chain
 from engine.cli.options import keys_option, url_option
-from engine.cli.paying import MaybeSent, hand_over
+from engine.cli.paying import MaybeSent, hand_over, minimum_fee
 from engine.client import Client, NodeError
 from engine.constants import ADDRESS_PREFIX_DEFAULT
 from engine.errors import AddressError
@@ -121,7 +122,7 @@ def list_keys(prefix: str, keys: Path, is_json: bool) -> int:
 @click.option("--from", "sender", required=True, metavar="NAME", help="a key of yours")
 @click.option("--to", "recipient", required=True, metavar="ADDRESS|NAME", help="whom to pay")
 @click.option("--amount", required=True, help="in whole units: 12 or 0.5")
-@click.option("--fee", help="in whole units; the chain's minimum if it is left out")
+@click.option("--fee", help="in whole units; by default the chain's minimum, if that is little")
 @click.option("--nonce", type=click.IntRange(0, 2**64 - 2), help="that of the account by default")
 @click.option("--wait", type=click.Choice(["included", "finalized"]), help="until it is so far")
 @click.option("--timeout-ms", type=click.IntRange(1), default=60_000, show_default=True)
@@ -148,9 +149,14 @@ def send(
     store = Keystore(keys)
     with Client(url) as client:
         status = client.status()
+        if not_kept := check_chain(keys, status, url):
+            click.echo(not_kept, err=True)
         to = key_of(recipient, store, status.address_prefix)
         units = parse_amount(amount, status.decimals)
-        fee_units = None if fee is None else parse_amount(fee, status.decimals)
+        if fee is None:
+            fee_units = minimum_fee(status, units)
+        else:
+            fee_units = parse_amount(fee, status.decimals)
         entry = store.get(sender)
         pair = store.open(sender, password_of(entry))
         record = client.transfer(pair, to, units, fee=fee_units, nonce=nonce)

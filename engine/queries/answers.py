@@ -2,15 +2,24 @@
 
 Amounts, nonces and `valid_until` are strings of decimal digits, since they may exceed 2^53;
 heights, positions and times are numbers. Hashes, memos and signatures are hex digits, addresses
-bech32m.
+bech32m. What a wallet computes with, or shows beside an amount, is bounded: another node could
+answer anything.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from engine.constants import ADDRESS_PREFIX_BYTES_MAX, DECIMALS_MAX
 from runtime.decoding import decodable
 
+Digits = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,19})$")]
+Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Height = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+ChainId = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+Prefix = Annotated[str, Meta(pattern=f"^[a-z][a-z0-9]{{0,{ADDRESS_PREFIX_BYTES_MAX - 1}}}$")]
+Symbol = Annotated[str, Meta(pattern="^[A-Za-z][A-Za-z0-9]{0,15}$")]
+Decimals = Annotated[int, Meta(ge=0, le=DECIMALS_MAX)]
 TransactionState = Literal[
     "pending", "included", "finalized", "rejected", "replaced", "dropped", "expired"
 ]
@@ -34,21 +43,21 @@ class Error(Answer, frozen=True, kw_only=True):
 class BlockName(Answer, frozen=True, kw_only=True):
     """A block by both of its names."""
 
-    height: int
-    hash: str
+    height: Height
+    hash: Hash
 
 
 @decodable
 class Status(Answer, frozen=True, kw_only=True):
     """The chain, its rules, and where this node stands."""
 
-    chain_id: int
-    genesis_hash: str
-    address_prefix: str
-    symbol: str
-    decimals: int
-    account_minimum: str
-    fee_minimum: str
+    chain_id: ChainId
+    genesis_hash: Hash
+    address_prefix: Prefix
+    symbol: Symbol
+    decimals: Decimals
+    account_minimum: Digits
+    fee_minimum: Digits
     head: BlockName
     safe: BlockName
     finalized: BlockName
@@ -67,12 +76,12 @@ class Account(Answer, frozen=True, kw_only=True):
     exists: bool
     """an account exists from its first credit on; balance and nonce are 0 before"""
     slot: int | None
-    balance: str
-    spendable: str
+    balance: Digits
+    spendable: Digits
     """balance less the reserve"""
-    nonce: str
+    nonce: Digits
     """transactions of this account so far"""
-    next_nonce: str | None = None
+    next_nonce: Digits | None = None
     """what to sign next, after the transactions that wait; at the head alone"""
     at: Literal["finalized", "safe", "head"]
     block: BlockName
@@ -85,10 +94,10 @@ class Transaction(Answer, frozen=True, kw_only=True):
 
     sender: str
     recipient: str
-    amount: str
-    fee: str
-    nonce: str
-    valid_until: str
+    amount: Digits
+    fee: Digits
+    nonce: Digits
+    valid_until: Digits
     """last height at which it may be included"""
     memo: str = "00" * 16
     signature: str
@@ -102,7 +111,7 @@ class Receipt(Answer, frozen=True, kw_only=True):
     status: Literal["SUCCESS", "INSUFFICIENT_BALANCE", "BELOW_ACCOUNT_MINIMUM"]
     kind: int
     units: int
-    fee_charged: str
+    fee_charged: Digits
     block: BlockName
     position: int
     is_final: bool
@@ -112,7 +121,7 @@ class Receipt(Answer, frozen=True, kw_only=True):
 class TransactionAnswer(Answer, frozen=True, kw_only=True):
     """Where a transaction is on its way."""
 
-    hash: str
+    hash: Hash
     state: TransactionState
     reason: str
     """why it is where it is: of the pool, or the receipt's status; empty if all is well"""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.cli.known_chains import FILE_NAME
 from engine.cli.main import main
 from engine.client import Client
 from tests.system.test_wallet import Dev
@@ -32,6 +33,8 @@ class Line(ThreadingHTTPServer):
         self.is_forgetful = False
         """after a lost one the node is busy and knows nothing of it: it started anew"""
         self.lost: list[str] = []
+        self.lies: dict[str, Any] = {}
+        """instead of what the node says of its status"""
         self.last_hash = ""
         """of the last transaction that the node took"""
         self._payer = payer
@@ -72,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             if len(line.lost) < line.lose_posts:
                 self._lose()
                 return
+        if self.path == "/v1/status":
+            data = json.dumps({**json.loads(data), **line.lies}).encode()
         self._answer(answer.status, data)
 
     def _answer(self, status: int, data: bytes) -> None:
@@ -167,3 +172,61 @@ def test_whatever_is_typed_is_asked_for(
         assert main((word, name)) == 2
         said = capsys.readouterr().err
         assert "code: query.hash" in said or "code: http.404" in said, (name, said)
+
+
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        *(("decimals", 19), ("decimals", -1), ("decimals", 10**9), ("address_prefix", "T os")),
+        *(("symbol", "\x1b[2J"), ("fee_minimum", "1e9"), ("fee_minimum", "-1"), ("chain_id", 0)),
+        *(("genesis_hash", "00"), ("fee_minimum", "9" * 5_000)),
+    ],
+)
+def test_nonsense_about_a_chain_is_no_answer(
+    line: Line, name: str, lie: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What no genesis can have is refused before anything is signed."""
+    line.lies = {name: lie}
+    assert main(SEND) == 2
+    assert "code: client.answer" in capsys.readouterr().err
+    assert line.payments() == 0
+
+
+def test_a_chain_does_not_change_with_the_node_that_is_asked(
+    line: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Decimals and least fee are those of the first payment, whatever another node says later."""
+    assert main((*SEND, "--wait", "included")) == 0
+    known = (tmp_path / "keys" / FILE_NAME).read_bytes()
+    for name, lie in (("decimals", 18), ("fee_minimum", "5"), ("symbol", "OTHER")):
+        line.lies = {name: lie}
+        assert main(SEND) == 2
+        said = capsys.readouterr().err
+        assert "code: wallet.chain_differs" in said
+        assert f"{name} {lie}, not " in said
+    line.lies = {"genesis_hash": "ab" * 32, "decimals": 18}
+    assert main(SEND) == 2  # a signature of another chain
+    line.lies = {}
+    assert (
+        json.loads((tmp_path / "keys" / FILE_NAME).read_bytes())["chains"][:1]
+        == json.loads(known)["chains"]
+    )
+    assert main((*SEND, "--wait", "included")) == 0
+    (tmp_path / "keys" / FILE_NAME).write_bytes(b"{")
+    assert main(SEND) == 2
+    assert "code: wallet.chains" in capsys.readouterr().err
+    assert line.payments() == 2
+
+
+def test_a_large_fee_is_paid_only_when_it_is_typed(
+    line: Line, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A node does not choose a fee that is a large part of the amount: a person does."""
+    line.lies = {"fee_minimum": str(10**8 + 1)}
+    assert main(SEND) == 2
+    said = capsys.readouterr().err
+    assert "code: amount.fee" in said
+    assert "--fee 0.100000001" in said
+    assert line.payments() == 0
+    assert main((*SEND, "--fee", "0.100000001", "--wait", "included")) == 0
+    assert line.payments() == 1
