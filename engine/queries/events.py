@@ -25,6 +25,7 @@ from engine.queries.errors import QueryError
 from engine.queries.reader import Queries
 from engine.store.store import Store
 from engine.views import Changing, Standing
+from engine.writer import seconds
 
 LOG_EVENTS_MAX = 4_096
 """Events that are kept for slow readers and for those that come back."""
@@ -40,6 +41,8 @@ SEND_TIMEOUT_S = 60
 FINAL_MAX = 64
 """Finalized blocks of one change that have an event each; of more, the last ones."""
 READ_ATTEMPTS = 1_000
+LATE_PAUSE_MS = 5
+"""Until accounts that the writer was at work on are looked at again."""
 
 Kind = str
 KINDS: tuple[Kind, ...] = ("head", "finalized", "account")
@@ -82,6 +85,8 @@ class EventLog:
         """key -> readers that watch it"""
         self._known: dict[bytes, tuple[str, str]] = {}
         """key -> (balance, nonce) of its last event"""
+        self._late: list[bytes] = []
+        """keys that are to be looked at again"""
         self._encode = msgspec.json.Encoder().encode
         self.reader_count = 0
 
@@ -207,8 +212,7 @@ class EventLog:
                 )
                 self.add("head", event)
         if was.block_hash != now.block_hash:
-            for key in sorted(self._watched):
-                self._add_account(key)
+            self._add_accounts(sorted(self._watched))
         self.wake()
 
     def wake(self) -> None:
@@ -216,17 +220,32 @@ class EventLog:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _add_account(self, key: bytes) -> None:
-        """Write an event if a watched account is another one than in its last event."""
-        try:
-            event = self._account(key)
-        except Changing:
-            # The writer is at work again; the account is looked at after its next change.
-            self._known.pop(key, None)
-            return
-        if self._known.get(key) != (event.balance, event.nonce):
-            self._known[key] = (event.balance, event.nonce)
-            self.add("account", event, key)
+    def _add_accounts(self, keys: list[bytes]) -> None:
+        """Write an event for each account that is another one than in its last event.
+
+        Those that cannot be read since the writer is at work again are looked at a little later:
+        it may be long until the next block.
+        """
+        is_asked = bool(self._late)
+        self._late = []
+        for place, key in enumerate(keys):
+            try:
+                event = self._account(key)
+            except Changing:
+                self._late = keys[place:]
+                break
+            if self._known.get(key) != (event.balance, event.nonce):
+                self._known[key] = (event.balance, event.nonce)
+                self.add("account", event, key)
+        if self._late and not is_asked:
+            self.loop.call_later(seconds(LATE_PAUSE_MS), self._add_late)
+
+    def _add_late(self) -> None:
+        """Look again at accounts that could not be read."""
+        keys, self._late = self._late, []
+        if self._loop is not None and keys:
+            self._add_accounts([key for key in keys if key in self._watched])
+            self.wake()
 
     async def _present(self, key: bytes, position: int) -> bytes:
         """Return an account as it is, for a reader that has just come and stands at `position`.

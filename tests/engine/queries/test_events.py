@@ -3,14 +3,18 @@
 import asyncio
 import json
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from engine.executor import Executor
 from engine.queries.events import LOG_EVENTS_MAX, EventLog, Logged, Wanted
 from tests.engine.homes import key_pair
 from tests.engine.queries.conftest import Node
 
+WAIT_S = 20
 Event = tuple[str, str, dict[str, Any]]
 
 
@@ -32,7 +36,9 @@ class Reader:
 
     def _line(self) -> bytes:
         """Return a line of the body; the lines of its chunks are left out."""
-        return self._file.readline()
+        line = self._file.readline()
+        assert line != b": still here\n", "what is waited for does not come"
+        return line
 
     def next(self) -> Event:
         """Return the next event."""
@@ -81,6 +87,39 @@ def test_chosen_accounts_are_told_at_first_and_when_they_change(node: Node) -> N
     reader.close()
     assert (told[1], told[2]["balance"]) == ("account", "1000000123")
     assert told[2]["block"]["height"] == 2
+
+
+def test_an_account_is_told_although_the_writer_is_at_work_again(node: Node) -> None:
+    """What cannot be read when its block becomes final is told later, without another block."""
+    key = key_pair(5)[0]
+    maker, events = node.home.maker, node.server.events
+    reader = Reader(node, f"?accounts=0x{key.hex()}&kinds=account")
+    reader.next()
+    loop_may_go, has_moved, may_end = threading.Event(), threading.Event(), threading.Event()
+
+    def work(executor: Executor) -> None:
+        """Stand on another block, until the loop has looked."""
+        here = executor.chain.position.block_hash
+        executor.chain.switch(executor.chain.finalized.block_hash)
+        has_moved.set()
+        assert may_end.wait(WAIT_S)
+        executor.chain.switch(here)
+
+    events.loop.call_soon_threadsafe(loop_may_go.wait)
+    node.add(transactions=[maker.transaction(1, 0, key, amount=123)], finalized=1)
+    node.add(finalized=1)
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(node.home.service.ask, "a test", work)
+        assert has_moved.wait(WAIT_S)
+        loop_may_go.set()
+        has_looked = threading.Event()
+        events.loop.call_soon_threadsafe(has_looked.set)
+        assert has_looked.wait(WAIT_S)
+        may_end.set()
+        working.result(WAIT_S)
+    told = reader.next()
+    reader.close()
+    assert (told[1], told[2]["balance"]) == ("account", "1000000123")
 
 
 def test_a_reader_that_comes_back_misses_nothing(node: Node) -> None:
