@@ -22,11 +22,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.queries import answers, submission
-from engine.queries.errors import QueryError, bad_request, busy
+from engine.queries.errors import QueryError, bad_request, busy, damaged
 from engine.queries.events import EventLog, EventResponse, parse_wanted
 from engine.queries.openapi import document
 from engine.queries.proof_trees import TooSoon
 from engine.queries.reader import BEFORE_MAX, PAGE_DEFAULT, PAGE_MAX, Queries
+from engine.store.errors import StoreDamaged
 from engine.types import AT, At
 from engine.views import Changing
 from engine.writer import seconds
@@ -90,6 +91,7 @@ class Api:
                 QueryError: _answer_error,
                 HTTPException: _answer_http_error,
                 EngineApiError: _answer_engine_error,
+                StoreDamaged: _answer_damage,
             },
         )
 
@@ -330,3 +332,9 @@ async def _answer_engine_error(_: Request, error: Exception) -> Response:
         what_to_do="ask again in a second; if it stays, look at the log of the node",
     )
     return json_response(answer, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _answer_damage(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreDamaged)
+    found = damaged()
+    return json_response(found.answer, found.status)

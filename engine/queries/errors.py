@@ -50,3 +50,13 @@ def pruned(what: str) -> QueryError:
     return not_found(
         "query.pruned", f"{what} is no longer kept here", "ask a node that keeps all blocks"
     )
+
+
+def damaged() -> QueryError:
+    """Return an error: the disk has not kept what was written."""
+    return QueryError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "query.damaged",
+        "what is stored here of this is not what was written",
+        "ask another node; whoever runs this one should look at its disk",
+    )

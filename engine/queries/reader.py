@@ -19,7 +19,15 @@ from engine.errors import AddressError
 from engine.header import Header
 from engine.pool_rules import PoolStatus
 from engine.queries import answers
-from engine.queries.errors import QueryError, bad_address, bad_request, busy, not_found, pruned
+from engine.queries.errors import (
+    QueryError,
+    bad_address,
+    bad_request,
+    busy,
+    damaged,
+    not_found,
+    pruned,
+)
 from engine.queries.proof_trees import ProofTrees, TooSoon, TreeKeeper, make_trees
 from engine.queries.proofs import AccountProver, transaction_proof
 from engine.recent_blocks import BLOCKS_MAX
@@ -226,6 +234,8 @@ class Queries:
         record = self._store.record(block.block_hash, position)
         if record is None:
             raise pruned("the block of this transaction")
+        if blake3(record).digest() != name:
+            raise damaged()
         receipt = self._receipt(block, position, record, is_final=is_final)
         answer = answers.TransactionAnswer(
             hash=name.hex(),

@@ -10,12 +10,12 @@ faster and small ones slower. One thread appends; any thread reads. Spec: spec/s
 import os
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from blake3 import blake3
@@ -25,6 +25,7 @@ from engine.store.disk import drop_bytes
 from engine.store.errors import FULL_ERRNOS, StoreDamaged, damaged, full
 from runtime.durable import sync_folder, write_all
 
+T = TypeVar("T")
 SEGMENT_VERSION = 1
 SEGMENT_BYTES = 2**28
 """a file takes no further record from this size on; one record may make it larger"""
@@ -153,6 +154,20 @@ class SegmentLog:
         """Say whether the file of a record is still there."""
         return location.segment in self._sizes
 
+    def held(self, location: Location, read: Callable[[], T]) -> T | None:
+        """Read what stands at a place; None if its file is not there, or goes meanwhile.
+
+        Raises what `read` raises of a file that is there.
+        """
+        if not self.has(location):
+            return None
+        try:
+            return read()
+        except StoreDamaged:
+            if not self.has(location):
+                return None
+            raise
+
     def append(self, height: int, block_hash: bytes, parts: Sequence[Part]) -> Location:
         """Write a record at the end, not durable before `sync`.
 
@@ -212,10 +227,10 @@ class SegmentLog:
         return removed
 
     def remove(self, segment: int) -> None:
-        """Remove a whole file."""
-        self.path(segment).unlink(missing_ok=True)
+        """Remove a whole file; a reader that does not find it knows by `has` that it is gone."""
         self._sizes.pop(segment, None)
         self._reclaimed.pop(segment, None)
+        self.path(segment).unlink(missing_ok=True)
 
     def reclaim(self, location: Location, start: int) -> None:
         """Give a record's body from byte `start` on back to the disk; the rest stays for scans."""

@@ -6,6 +6,7 @@ Spec: spec/storage.md#snapshots.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engine.genesis import Genesis
@@ -183,14 +184,14 @@ class Snapshots:
 
 def read_history(log: SegmentLog, block_hash: bytes, row: BlockRow) -> History | None:
     """Return a block's delta and receipts, or None if they are pruned; raises StoreDamaged."""
-    if row.history is None or not log.has(row.history):
+    place = row.history
+    body = None if place is None else log.held(place, partial(log.read, place, block_hash))
+    if place is None or body is None:
         return None
-    body = log.read(row.history, block_hash)
     try:
         return decode_history(body[PAYLOAD_START:])
     except HistoryError as error:
-        path = log.path(row.history.segment)
-        raise damaged(path, row.history.offset, str(error)) from error
+        raise damaged(log.path(place.segment), place.offset, str(error)) from error
 
 
 def _other_state(home: Path, base: int, finalized: Pointer) -> StoreError:

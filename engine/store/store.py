@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
@@ -293,10 +294,13 @@ class Store:
         """
         with self._rows.read() as reader:
             row = reader.block(block_hash)
-        if row is None or not self._blocks.has(row.payload):
+        if row is None:
             return None
         try:
-            return self._blocks.read(row.payload, block_hash)[PAYLOAD_START:]
+            body = self._blocks.held(
+                row.payload, partial(self._blocks.read, row.payload, block_hash)
+            )
+            return None if body is None else body[PAYLOAD_START:]
         except StoreDamaged:
             # The block may have been taken back or abandoned since its row was read.
             if self.block(block_hash) is None:
@@ -354,17 +358,17 @@ class Store:
         with self._rows.read() as reader:
             block_hash = reader.finalized_hash(place.height)
             row = None if block_hash is None else reader.block(block_hash)
-        if row is None or not self._blocks.has(row.payload):
-            return None
-        return read_transaction(self._blocks, row.payload, place.position)
+        return None if row is None else self._record(row, place.position)
 
     def record(self, block_hash: bytes, position: int) -> bytes | None:
         """Return one 192-byte record of any stored block, None if it is not held."""
         with self._rows.read() as reader:
             row = reader.block(block_hash)
-        if row is None or not self._blocks.has(row.payload):
-            return None
-        return read_transaction(self._blocks, row.payload, position)
+        return None if row is None else self._record(row, position)
+
+    def _record(self, row: BlockRow, position: int) -> bytes | None:
+        read = partial(read_transaction, self._blocks, row.payload, position)
+        return self._blocks.held(row.payload, read)
 
     def account_history(
         self, slot: int, before: int | None = None, limit: int = 100

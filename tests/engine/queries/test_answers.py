@@ -81,6 +81,22 @@ def test_proofs_of_answers_verify(node: Node, address: Address) -> None:
     assert node.get(f"/v1/accounts/0x{'ab' * 32}", 404, proof=1)["code"] == "proof.no_account"
 
 
+def test_what_the_disk_has_spoiled_is_not_answered(node: Node) -> None:
+    """A record that is not the one which was asked for is no answer, nor are spoiled receipts."""
+    block = node.add(6)
+    name = oracle.transaction_hash(transactions_of(block)[2]).hex()
+    assert node.get(f"/v1/transactions/{name}")["state"] == "finalized"
+    path = next((node.home.folder / "blocks").iterdir())
+    good = path.read_bytes()
+    place = good.index(transactions_of(block)[2].signature)
+    path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+    for proof in (0, 1):
+        assert node.get(f"/v1/transactions/{name}", 503, proof=proof)["code"] == "query.damaged"
+    path.write_bytes(good[: len(good) - 1] + bytes([good[-1] ^ 1]))
+    assert node.get(f"/v1/transactions/{name}")["state"] == "finalized"
+    assert node.get(f"/v1/transactions/{name}", 503, proof=1)["code"] == "query.damaged"
+
+
 def test_a_transaction_on_its_way(node: Node, address: Address) -> None:
     """Unknown, pending, included, finalized; receipt and fields are right."""
     first = node.home.maker.transaction(0, 0, key_pair(1)[0], amount=77)

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from engine.store.config import StoreConfig
 from engine.store.errors import StoreError, StoreFull, full
+from engine.store.indexes import Place
 from engine.store.segment import FILE_HEAD_BYTES, Location, SegmentLog
 from engine.store.store import APPENDS_MAX, Store
 from kernels.backend import Backend
@@ -231,6 +233,42 @@ def test_old_blocks_are_pruned(tmp_path: Path, backend: Backend, rng: np.random.
         store.close()
         store = Store.open(home, config)
     store.close()
+
+
+def test_what_is_pruned_while_it_is_read_is_gone_not_damaged(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that goes between the look whether it is there and the opening is no damage."""
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store:
+        for _ in range(8):
+            made = maker.block(rng, 30)
+            store_block(store, made)
+            store.finalize([made.final], made.block_hash)
+        names = [item.block_hash for item in maker.made]
+        real_has = SegmentLog.has
+        prune: list[bool] = []
+
+        def has(log: SegmentLog, location: Location) -> bool:
+            """Look, and let the file go before anybody opens it."""
+            found = real_has(log, location)
+            if found and prune:
+                prune.pop()
+                log.remove(location.segment)
+            return found
+
+        monkeypatch.setattr(SegmentLog, "has", has)
+        reads: list[Callable[[], object]] = [
+            lambda: store.payload(names[0]),
+            lambda: store.record(names[2], 0),
+            lambda: store.transaction_at(Place(5, 0)),
+            lambda: store.history(names[6]),
+        ]
+        for read in reads:
+            assert read() is not None
+            prune.append(True)
+            assert read() is None
+            assert not prune
 
 
 def test_appends_run_beside_their_caller(
