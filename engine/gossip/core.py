@@ -140,6 +140,9 @@ class Gossip:
         if peer is None:
             self.counts["unasked"] += 1
             return []
+        if not peer.frames.take(1, now_ms):
+            self.counts["dropped_frame_quota"] += 1
+            return self._blame(peer, FLOOD_POINTS, "more frames than a peer may send", now_ms)
         try:
             frame = decode_frame(data)
             return self._take(peer, frame, now_ms)
@@ -157,6 +160,11 @@ class Gossip:
             return take(peer, frame.items, hashes, now_ms)
         if frame.kind == Kind.ANNOUNCE:
             self.counts["hashes_announced"] += len(frame.items)
+            if not peer.heard.take(len(frame.items), now_ms):
+                self.counts["dropped_hear_quota"] += len(frame.items)
+                return self._blame(
+                    peer, FLOOD_POINTS, "more hashes than a peer may announce", now_ms
+                )
             self._hear(peer, frame.items, now_ms)
             return []
         if frame.kind == Kind.WANT:
@@ -217,10 +225,10 @@ class Gossip:
             self._will_ask(peer)
 
     def _serve(self, peer: Peer, hashes: U8, now_ms: int) -> list[Effect]:
-        _, records = self._pool.find(hashes)
-        if not peer.served.take(max(1, len(records)), now_ms):
-            self.counts["dropped_serve_quota"] += len(records)
+        if not peer.served.take(len(hashes), now_ms):
+            self.counts["dropped_serve_quota"] += len(hashes)
             return self._blame(peer, FLOOD_POINTS, "more questions than a peer may ask", now_ms)
+        _, records = self._pool.find(hashes)
         self.counts["records_served"] += len(records)
         self._known.add_holder(hashes, peer.bit)
         return [Send(peer=peer.key, kind=Kind.FOUND, data=encode_frame(Kind.FOUND, records))]

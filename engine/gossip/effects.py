@@ -13,7 +13,8 @@ COUNTS = (
     "records_in", "records_duplicate", "records_taken", "records_refused", "records_offending",
     "records_pushed", "records_served", "records_served_in", "hashes_announced", "hashes_listed",
     "hashes_wanted", "dropped_quota", "records_deferred", "dropped_want_full",
-    "dropped_backlog_full", "dropped_serve_quota", "dropped_page_busy", "dropped_not_judged",
+    "dropped_backlog_full", "dropped_serve_quota", "dropped_hear_quota", "dropped_frame_quota",
+    "dropped_page_busy", "dropped_not_judged",
     "dropped_banned", "pushes_deferred", "unanswered", "unasked", "bad_frames", "bans",
 )  # fmt: skip
 """Names of what is counted, for /metrics; frames and bytes are counted by the link."""

@@ -26,12 +26,18 @@ class GossipLimits:
     """of one peer, announced or listed, and not yet asked for"""
     backlog_hashes: int = 8 * HASHES_MAX
     """for one peer: pushes that were not taken, to be pushed or announced"""
+    frames_per_s: int = 1_000
+    frames_burst: int = 4_000
+    """of one peer, of any kind: a small frame takes 0.1 ms"""
+    heard_per_s: int = 200_000
+    heard_burst: int = 400_000
+    """hashes announced by one peer"""
     records_per_s: int = 200_000
     records_burst: int = 400_000
     """pushed by one peer"""
     served_per_s: int = 100_000
     served_burst: int = 200_000
-    """records sent to one peer that wanted them"""
+    """records that one peer wants, whether they are here or not"""
     refused_weight: int = 3
     """what a refused record costs beyond its first unit"""
 
@@ -79,6 +85,8 @@ class Peer:
         self.key = key
         self.bit = bit
         self.score = Score(now_ms)
+        self.frames = Bucket(per_s=limits.frames_per_s, burst=limits.frames_burst, now_ms=now_ms)
+        self.heard = Bucket(per_s=limits.heard_per_s, burst=limits.heard_burst, now_ms=now_ms)
         self.pushed = Bucket(per_s=limits.records_per_s, burst=limits.records_burst, now_ms=now_ms)
         self.served = Bucket(per_s=limits.served_per_s, burst=limits.served_burst, now_ms=now_ms)
         self.to_want = HashQueue(limits.wanted_hashes)

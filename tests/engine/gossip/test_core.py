@@ -336,6 +336,36 @@ def test_an_inventory_without_an_end_bans(
     assert "more pages" in a.bans[0].reason
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "name"),
+    [
+        (Kind.ANNOUNCE, 50, "dropped_hear_quota"),
+        (Kind.WANT, 50, "dropped_serve_quota"),
+        (Kind.ANNOUNCE, 1, "dropped_frame_quota"),
+        (Kind.WANT, 1, "dropped_frame_quota"),
+    ],
+)
+def test_a_flood_of_hashes_or_of_frames_is_dropped_and_then_banned(
+    kind: Kind, count: int, name: str, rng: np.random.Generator
+) -> None:
+    """What nobody has costs as much as what is here; a small frame costs something, too."""
+    limits = GossipLimits(
+        frames_per_s=10, frames_burst=150,
+        **dict.fromkeys(("heard_per_s", "served_per_s"), 100),
+        **dict.fromkeys(("heard_burst", "served_burst"), 1_000),
+    )  # fmt: skip
+    net, (a, b) = line(2, limits)
+    good = 1_000 // count if count > 1 else 140
+    sent = 0
+    while not a.bans and sent < 400:
+        net.inject(b, a, encode_frame(kind, rng.integers(0, 256, (count, 32), np.uint8)))
+        sent += 1
+        assert a.gossip.counts[name] == 0 or sent > good
+    assert "than a peer may" in a.bans[0].reason
+    assert good + 100 <= sent <= good + 120
+    assert a.gossip.counts[name] == 100 * count
+
+
 def test_a_question_without_an_answer_ends(rng: np.random.Generator) -> None:
     """A peer that announces and never answers delays no more than a question's time."""
     net, (a, b) = line(2)
