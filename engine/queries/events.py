@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -170,7 +171,7 @@ class EventLog:
             position = oldest
         fresh = self._next - position
         if fresh:
-            events = list(self._log)[-fresh:]
+            events = list(islice(reversed(self._log), fresh))[::-1]  # few of many
             parts += [event.data for event in events if wanted.has(event)]
         return b"".join(parts), self._next
 
