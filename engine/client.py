@@ -30,6 +30,8 @@ ANSWER_BYTES_MAX = 2**26
 VALID_HEIGHTS = 1_000
 """How long a transfer stays valid unless its sender says otherwise, in blocks."""
 POLL_MS = 100
+SENTENCE_MAX = 1_000
+"""Characters that a person is shown of what a node says."""
 RECORDS = "application/octet-stream"
 _U64_MAX = 2**64 - 1
 
@@ -276,9 +278,13 @@ def _refused(data: bytes, status: int, url: str) -> NodeError:
         found = answers.Error(
             code=f"http.{status}", what=f"the answer has status {status}", what_to_do="ask again"
         )
-    return NodeError(
-        found.code, what=found.what, where=url, why="the node said so", what_to_do=found.what_to_do
-    )
+    code, what, what_to_do = map(_printable, (found.code, found.what, found.what_to_do))
+    return NodeError(code, what=what, where=url, why="the node said so", what_to_do=what_to_do)
+
+
+def _printable(text: str) -> str:
+    """Return a sentence of a node without what would command a terminal, and not too long."""
+    return "".join(c if c.isprintable() else "?" for c in text[:SENTENCE_MAX])
 
 
 def _read_events(

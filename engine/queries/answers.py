@@ -15,6 +15,10 @@ from runtime.decoding import decodable
 
 Digits = Annotated[str, Meta(pattern="^(0|[1-9][0-9]{0,19})$")]
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Key = Annotated[str, Meta(pattern="^0x[0-9a-f]{64}$")]
+Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
+AddressText = Annotated[str, Meta(pattern="^[0-9a-z]{1,128}$")]
+Reason = Annotated[str, Meta(pattern="^[A-Z_]*$")]
 Height = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 ChainId = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 Prefix = Annotated[str, Meta(pattern=f"^[a-z][a-z0-9]{{0,{ADDRESS_PREFIX_BYTES_MAX - 1}}}$")]
@@ -72,7 +76,7 @@ class Status(Answer, frozen=True, kw_only=True):
 class Account(Answer, frozen=True, kw_only=True):
     """An account at a followed block."""
 
-    address: str
+    address: AddressText
     exists: bool
     """an account exists from its first credit on; balance and nonce are 0 before"""
     slot: int | None
@@ -92,22 +96,22 @@ class Account(Answer, frozen=True, kw_only=True):
 class Transaction(Answer, frozen=True, kw_only=True):
     """The fields of a signed transaction."""
 
-    sender: str
-    recipient: str
+    sender: AddressText
+    recipient: AddressText
     amount: Digits
     fee: Digits
     nonce: Digits
     valid_until: Digits
     """last height at which it may be included"""
-    memo: str = "00" * 16
-    signature: str
+    memo: Hex = "00" * 16
+    signature: Hex
 
 
 @decodable
 class Receipt(Answer, frozen=True, kw_only=True):
     """What an included transaction came to."""
 
-    transaction_hash: str
+    transaction_hash: Hash
     status: Literal["SUCCESS", "INSUFFICIENT_BALANCE", "BELOW_ACCOUNT_MINIMUM"]
     kind: int
     units: int
@@ -123,7 +127,7 @@ class TransactionAnswer(Answer, frozen=True, kw_only=True):
 
     hash: Hash
     state: TransactionState
-    reason: str
+    reason: Reason
     """why it is where it is: of the pool, or the receipt's status; empty if all is well"""
     transaction: Transaction | None
     receipt: Receipt | None
@@ -134,7 +138,7 @@ class TransactionAnswer(Answer, frozen=True, kw_only=True):
 class HistoryEntry(Answer, frozen=True, kw_only=True):
     """A final transaction of an account."""
 
-    hash: str
+    hash: Hash
     transaction: Transaction
     receipt: Receipt
 
@@ -143,9 +147,9 @@ class HistoryEntry(Answer, frozen=True, kw_only=True):
 class History(Answer, frozen=True, kw_only=True):
     """A page of an account's final transactions, newest first."""
 
-    address: str
+    address: AddressText
     transactions: list[HistoryEntry]
-    before: str | None
+    before: Digits | None
     """what to ask the next page with; null on the last one"""
 
 
@@ -154,30 +158,30 @@ class Block(Answer, frozen=True, kw_only=True):
     """A block's header."""
 
     height: int
-    hash: str
+    hash: Hash
     is_final: bool
     version: int
     chain_id: int
     epoch: int
-    parent_hash: str
+    parent_hash: Hash
     timestamp_ms: int
-    proposer: str
-    fee_recipient: str
-    validator_set_id: str
-    payload_commitment: str
+    proposer: Key
+    fee_recipient: AddressText
+    validator_set_id: Hash
+    payload_commitment: Hash
     payload_bytes: int
     transaction_count: int
-    transactions_root: str
-    state_hash: str
-    receipts_hash: str
-    system_hash: str
-    next_validator_set_hash: str
+    transactions_root: Hash
+    state_hash: Hash
+    receipts_hash: Hash
+    system_hash: Hash
+    next_validator_set_hash: Hash
 
 
 class Accepted(Answer, frozen=True, kw_only=True):
     """A transaction waits for a block."""
 
-    hash: str
+    hash: Hash
     state: Literal["pending"]
 
 
@@ -185,8 +189,8 @@ class HeadEvent(Answer, frozen=True, kw_only=True):
     """Another block is followed; it may still be given up."""
 
     height: int
-    hash: str
-    parent_hash: str
+    hash: Hash
+    parent_hash: Hash
     transaction_count: int
 
 
@@ -194,15 +198,15 @@ class FinalizedEvent(Answer, frozen=True, kw_only=True):
     """A block is irreversible."""
 
     height: int
-    hash: str
+    hash: Hash
 
 
 class AccountEvent(Answer, frozen=True, kw_only=True):
     """An account that was asked for, at a finalized block; sent at first and when it changes."""
 
-    address: str
-    balance: str
-    nonce: str
+    address: AddressText
+    balance: Digits
+    nonce: Digits
     block: BlockName
 
 

@@ -1,17 +1,23 @@
 """The paths of the HTTP interface on real blocks: every answer is what the oracle says."""
 
 import io
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from engine import recent_blocks
+from engine.client import Client, NodeError
 from engine.columns import COLUMN_TABLE, from_records
 from engine.pool_rules import PoolReason
+from engine.queries import answers
 from engine.queries.submission import ARROW, ONE_BYTES_MAX, RECORDS, arrow_schema
 from spec import oracle, verify
 from tests.engine.homes import FEE_RECIPIENT, key_pair
@@ -95,6 +101,74 @@ def test_what_the_disk_has_spoiled_is_not_answered(node: Node) -> None:
     path.write_bytes(good[: len(good) - 1] + bytes([good[-1] ^ 1]))
     assert node.get(f"/v1/transactions/{name}")["state"] == "finalized"
     assert node.get(f"/v1/transactions/{name}", 503, proof=1)["code"] == "query.damaged"
+
+
+def changed_texts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield a value once for each text in it, with a command for a terminal in that place."""
+    if isinstance(value, str):
+        yield path, value + "\x1b[2J"
+    items = value.items() if isinstance(value, dict) else ()
+    for name, item in [*items, *(enumerate(value) if isinstance(value, list) else ())]:
+        for where, other in changed_texts(item, (*path, name)):
+            copy = value.copy()
+            copy[name] = other
+            yield where, copy
+
+
+def test_no_text_that_a_wallet_shows_commands_its_terminal(node: Node, address: Address) -> None:
+    """Whatever text of an answer a lying node changes so, it is no answer."""
+    name = oracle.transaction_hash(transactions_of(node.add(6))[2]).hex()
+    node.home.service.wait_indexed()
+    account = address(key_pair(3)[0])
+    asked: list[tuple[str, type[answers.Answer]]] = [
+        ("/v1/status", answers.Status),
+        (f"/v1/accounts/{account}", answers.Account),
+        (f"/v1/accounts/{account}/transactions", answers.History),
+        (f"/v1/transactions/{name}", answers.TransactionAnswer),
+        (f"/v1/receipts/{name}", answers.Receipt),
+        ("/v1/blocks/1", answers.Block),
+    ]
+    for path, kind in asked:
+        good = node.get(path)
+        msgspec.convert(good, kind)
+        for where, bad in changed_texts(good):
+            if where[-1] in ("software", "degraded"):  # no command prints these
+                continue
+            with pytest.raises(msgspec.ValidationError):
+                msgspec.convert(bad, kind)
+
+
+class Liar(BaseHTTPRequestHandler):
+    """Answers everything with an error that commands a terminal, and is long."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        error = dict.fromkeys(("code", "what", "what_to_do"), "\x1b[2J\r\n\x9b" + 5_000 * "\u00e9")
+        body = json.dumps(error).encode()
+        self.send_response(404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Be quiet."""
+
+
+def test_an_error_of_a_lying_node_commands_no_terminal() -> None:
+    """What it says is shown without that, and not all of it."""
+    with HTTPServer(("127.0.0.1", 0), Liar) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            with Client(url) as client, pytest.raises(NodeError) as refused:
+                client.status()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert refused.value.what.startswith("?[2J???\u00e9")
+    assert all(line.isprintable() for line in str(refused.value).split("\n"))
+    assert len(str(refused.value)) < 4_000
 
 
 def test_a_transaction_on_its_way(node: Node, address: Address) -> None:
