@@ -19,7 +19,7 @@ PENDING_MAX = 32
 """Finalized blocks that wait to be entered; later ones are left to `Store.unindexed`."""
 
 RETRY_S = 1
-"""Until the writer is asked again."""
+"""Until the writer is asked again, or the disk."""
 
 Lookup = Callable[[int], FinalizedBlock | None]
 """Makes again, from disk, what indexing needs of a finalized block; None if it is pruned."""
@@ -74,18 +74,28 @@ class Indexer:
         self._thread.join()
 
     def _run(self) -> None:
+        is_full = False
         try:
             while self._wait():
                 try:
                     self._step()
+                    is_full = False
                 except EngineApiError:
                     # The writer was asked and is full or closing; nothing is lost, look again.
-                    with self._condition:
-                        self._condition.wait(RETRY_S)
-        except StoreFull as error:
-            self._report(Notice(text=f"indexing stopped until the next start: {error}"))
+                    self._rest()
+                except StoreFull as error:
+                    # The block stays in the queue, or is found by `Store.unindexed`.
+                    if not is_full:
+                        self._report(Notice(text=f"indexing waits for room: {error}"))
+                    is_full = True
+                    self._rest()
         except Exception as error:
             self._fail(error)
+
+    def _rest(self) -> None:
+        with self._condition:
+            if not self._is_closed:
+                self._condition.wait(RETRY_S)
 
     def _wait(self) -> bool:
         """Wait for work; say whether there is any, or the end has come."""

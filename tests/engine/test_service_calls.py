@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
-from engine import confirm, executor
+from engine import confirm, executor, indexer
 from engine.events import BlockExecuted, Notice, Stopped
 from engine.state import State
+from engine.store import runs
 from engine.store.config import StoreConfig
 from engine.types import Amount
 from engine_api.protocol import NEVER, Deadline
@@ -28,6 +29,7 @@ from engine_api.types import (
     SubmitResult,
     Verdict,
 )
+from runtime import durable
 from spec import oracle
 from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home, Maker, key_pair, small_genesis
 from tests.engine_api.toy import Block
@@ -295,6 +297,62 @@ def test_indexes_follow_finalization(home: Home) -> None:
             assert place is not None
             assert tuple(place) == (block.height, index)
     assert home.store.unindexed() == []
+
+
+def test_an_index_without_room_goes_on_when_there_is_some(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full for a while delays the index, which is told once, and ends nothing."""
+    has_tried, has_room = threading.Semaphore(0), threading.Event()
+    real = durable.write_file
+
+    def write_file(*arguments: Any, **options: Any) -> None:
+        """Write if there is room."""
+        if not has_room.is_set():
+            has_tried.release()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments, **options)
+
+    monkeypatch.setattr(runs, "write_file", write_file)
+    monkeypatch.setattr(indexer, "RETRY_S", 0)
+    parent: Block | None = None
+    for _ in range(indexer.PENDING_MAX + 3):
+        parent = home.maker.block(parent, 1, 1)
+        home.service.new_payload(parent.header, parent.payload)
+        home.service.forkchoice_updated(parent.hash, parent.hash, parent.hash)
+    for _ in range(5):
+        assert has_tried.acquire(timeout=WAIT_S)
+    assert home.store.unindexed() == [(1, indexer.PENDING_MAX + 3)]
+    has_room.set()
+    home.service.wait_indexed()
+    assert home.store.unindexed() == []
+    texts = [event.text for event in home.events if isinstance(event, Notice)]
+    assert sum("indexing waits for room" in text for text in texts) == 1
+
+
+def test_an_index_without_room_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service whose index waits for room is closed at once, and goes on at the next start."""
+    home = Home(tmp_path / "home")
+    has_tried = threading.Event()
+
+    def write_file(*_: Any, **__: Any) -> None:
+        """Find no room."""
+        has_tried.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "write_file", write_file)
+        block = home.maker.block(None, 1)
+        home.service.new_payload(block.header, block.payload)
+        home.service.forkchoice_updated(block.hash, block.hash, block.hash)
+        assert has_tried.wait(WAIT_S)
+        home.close()
+    home.open()
+    home.service.wait_indexed()
+    assert home.store.unindexed() == []
+    home.close()
 
 
 def test_calls_from_many_threads(home: Home) -> None:
