@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine import pool_selection
 from engine.events import Notice
 from engine.executor import Executor
 from engine.pool_file import POOL_FILE_NAME, write_pool
@@ -52,12 +53,12 @@ def follow(home: Home, block: Block, final: Block | None = None) -> None:
     home.service.forkchoice_updated(block.hash, bottom, bottom)
 
 
-def built_on(home: Home, parent: Block | None) -> list[Any]:
-    """Return the transactions of a payload that is built on a block."""
+def built_on(home: Home, parent: Block | None, most: int = 1_000) -> list[Any]:
+    """Return the transactions of a payload that is built on a block, at most so many."""
     request = PayloadRequest(
         parent_hash=parent.hash if parent else home.maker.hash,
         height=parent.height + 1 if parent else 1,
-        limits=Limits(bytes=2**20, transactions=1_000, objects=1_000),
+        limits=Limits(bytes=2**20, transactions=most, objects=1_000),
         attributes=Attributes(timestamp_ms=2**40, fee_recipient=FEE_RECIPIENT),
         wait_ms=0,
     )
@@ -204,6 +205,27 @@ def test_reasons_are_told(home: Home) -> None:
     ]
     queued, refused = SubmitResult.QUEUED, SubmitResult.REFUSED
     assert list(home.service.submit(batch).results) == [queued, *[refused] * 5, queued]
+
+
+def test_a_choice_that_was_cut_is_told_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the best that wait are used on the parent, the others are not all looked at."""
+    monkeypatch.setattr(pool_selection, "BATCH_MIN", 1)
+    monkeypatch.setattr(pool_selection, "JUDGED_SHARE", 2)
+    made = transfers(home, 8)
+    home.service.submit(records(made))
+    parent = home.maker.block_of(None, made[:5], 2_000)
+    home.service.new_payload(parent.header, parent.payload)
+
+    def told() -> int:
+        """Count the times that it was said."""
+        notices = [event.text for event in home.events if isinstance(event, Notice)]
+        return sum("were not looked at" in text for text in notices)
+
+    assert [len(built_on(home, parent, 2)) for _ in range(2)] == [0, 0]
+    assert told() == 1
+    assert (len(built_on(home, None, 2)), told()) == (2, 1)
+    assert (len(built_on(home, parent, 2)), told()) == (0, 2)
+    assert (len(built_on(home, parent, 4)), told()) == (3, 2)
 
 
 def test_a_clean_restart_keeps_what_waits(home: Home) -> None:

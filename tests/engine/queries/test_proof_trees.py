@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from engine.queries import app, proof_trees
 from engine.queries.proof_trees import (
     REST_MAX_MS,
     REST_MIN_MS,
@@ -149,3 +150,18 @@ def test_a_proof_is_that_of_the_block_which_is_followed(node: Node) -> None:
         proven = RULES.verify_proof(proof)
         assert (proven.block_hash, proven.transaction_hash) == (block.hash, name)
         assert proven.position == transactions_of(block).index(sent[2])
+
+
+def test_who_asks_for_every_block_is_told_to_come_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another block waits for its turn; where that does not come, the node is busy."""
+    names = [oracle.transaction_hash(transactions_of(node.add(2))[0]).hex() for _ in range(2)]
+    monkeypatch.setattr(proof_trees, "REST_MIN_MS", 10**6)
+    monkeypatch.setattr(proof_trees, "REST_MAX_MS", 10**6)
+    monkeypatch.setattr(app, "PROOF_ATTEMPTS", 1)
+    monkeypatch.setattr(app, "seconds", lambda _: 0)
+    for _ in range(2):
+        node.get(f"/v1/transactions/{names[0]}", proof=1)
+        assert node.get(f"/v1/transactions/{names[1]}", 503, proof=1)["code"] == "query.busy"
+        assert node.get(f"/v1/transactions/{names[1]}")["state"] == "finalized"
