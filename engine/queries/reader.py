@@ -4,10 +4,9 @@ Accounts and status are read in memory and never wait (they raise `Changing` whi
 work: ask again). Everything else may read the disk, and is called on a thread of its own.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache, partial
-from threading import Event, Lock
+from threading import Event
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +29,7 @@ from engine.queries.errors import (
 )
 from engine.queries.proof_trees import ProofTrees, TooSoon, TreeKeeper, make_trees
 from engine.queries.proofs import AccountProver, transaction_proof
+from engine.queries.statuses import StatusKeeper
 from engine.recent_blocks import BLOCKS_MAX
 from engine.service import Service
 from engine.store.indexes import Place
@@ -44,8 +44,6 @@ from kernels.layout import BELOW_ACCOUNT_MINIMUM, INSUFFICIENT_BALANCE, SUCCESS,
 T = TypeVar("T")
 ADDRESSES_MAX = 2**16
 """Addresses whose keys are remembered, and keys whose addresses are."""
-STATUSES_BLOCKS_MAX = 32
-"""Blocks whose statuses, a byte per transaction, are remembered."""
 PAGE_MAX = 100
 PAGE_DEFAULT = 20
 PROOF_WAIT_MS = 5_000
@@ -80,8 +78,7 @@ class Queries:
         self.genesis = store.genesis
         self._store = store
         self._software = software
-        self._statuses: OrderedDict[bytes, U8] = OrderedDict()
-        self._statuses_lock = Lock()
+        self._statuses = StatusKeeper()
         self._prover = AccountProver()
         self._trees = TreeKeeper()
         prefix = store.genesis.address_prefix
@@ -406,18 +403,12 @@ class Queries:
         for followed in self.service.views.standing.followed:
             if followed.node.block_hash == block_hash:
                 return followed.outcome.statuses
-        with self._statuses_lock:
-            known = self._statuses.get(block_hash)
-            if known is not None:
-                self._statuses.move_to_end(block_hash)
-                return known
+        return self._statuses.statuses_of(block_hash, partial(self._read_statuses, block_hash))
+
+    def _read_statuses(self, block_hash: bytes) -> U8:
         history = self._store.history(block_hash)
         if history is None:
             raise pruned("the receipts of this block")
-        with self._statuses_lock:
-            self._statuses[block_hash] = history.statuses
-            if len(self._statuses) > STATUSES_BLOCKS_MAX:
-                self._statuses.popitem(last=False)
         return history.statuses
 
     def _with_proof(
