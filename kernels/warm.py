@@ -116,6 +116,7 @@ def exercise_pool() -> None:
     copied = np.empty((COUNT, pending_rows.RECORD_WORDS), np.uint64)
     pending_order.gather(rows, chosen, copied, 0, COUNT)
     pending_order.find_lanes(rows, chosen, lanes, chosen.copy(), np.zeros(COUNT, np.int32))
+    pending_order.list_ready(rows, chosen, np.empty(COUNT, np.int64))
     is_kept, is_open = np.zeros(COUNT, np.uint8), np.ones(COUNT, np.uint8)
     limits, widths = np.full(6, 2**40, np.uint64), read_only(np.ones(11, np.int64))
     pending_order.judge(
