@@ -1,6 +1,7 @@
 """Nodes that gossip in memory: the real core with a plain pool, frames carried by hand."""
 
 from collections import deque
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -193,3 +194,13 @@ class Net:
                 for key in node.neighbours
             }
             node.gossip.connect(sessions, self.now_ms)
+
+
+def line(count: int, limits: GossipLimits | None = None) -> tuple[Net, list[Node]]:
+    """Return nodes of which each knows the next one."""
+    nodes = [Node(number + 1, limits) for number in range(count)]
+    net = Net(*nodes)
+    for one, other in pairwise(nodes):
+        net.join(one, other)
+    net.run(3)
+    return net, nodes

@@ -1,7 +1,6 @@
 """The conduct of nodes in a network in memory: who gets what, who asks whom, who is banned."""
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,17 +10,16 @@ from engine.gossip.effects import Send
 from engine.gossip.frames import HASHES_MAX, NOTHING, RECORDS_MAX, Kind, encode_frame
 from engine.gossip.peer import GossipLimits, Peer
 from kernels.layout import U8
-from tests.engine.gossip.net import FORGED, STEP_MS, UNFIT, Net, Node, hash_records, records_of
-
-
-def line(count: int, limits: GossipLimits | None = None) -> tuple[Net, list[Node]]:
-    """Return nodes of which each knows the next one."""
-    nodes = [Node(number + 1, limits) for number in range(count)]
-    net = Net(*nodes)
-    for one, other in pairwise(nodes):
-        net.join(one, other)
-    net.run(3)
-    return net, nodes
+from tests.engine.gossip.net import (
+    FORGED,
+    STEP_MS,
+    UNFIT,
+    Net,
+    Node,
+    hash_records,
+    line,
+    records_of,
+)
 
 
 def test_a_transaction_travels_down_a_line(rng: np.random.Generator) -> None:
@@ -276,31 +274,6 @@ def test_answers_that_nobody_waits_for_add_up(kind: Kind) -> None:
         assert bool(a.bans) == is_banned
 
 
-def test_a_flood_of_pushes_is_dropped_and_then_banned(rng: np.random.Generator) -> None:
-    """Beyond the quota frames are dropped and counted; whoever goes on is banned."""
-    limits = GossipLimits(records_per_s=100, records_burst=200)
-    net, (a, b) = line(2, limits)
-    frame = encode_frame(Kind.PUSH, records_of(rng, 150))
-    net.inject(b, a, frame)
-    assert not a.bans
-    for _ in range(core.FLOOD_POINTS * 100):
-        net.inject(b, a, frame)
-    assert a.gossip.counts["dropped_quota"] == 100 * 150
-    assert "may push" in a.bans[0].reason
-
-
-def test_what_the_pool_refuses_weighs_more_in_the_quota(rng: np.random.Generator) -> None:
-    """A peer whose transactions are all refused may push a quarter, and is not banned for it."""
-    limits = GossipLimits(records_per_s=1, records_burst=400)
-    for last, is_taken in ((0, True), (UNFIT, False)):
-        net, (a, b) = line(2, limits)
-        net.inject(b, a, encode_frame(Kind.PUSH, records_of(rng, 150, last)))
-        net.judge(a)
-        net.inject(b, a, encode_frame(Kind.PUSH, records_of(rng, 10)))
-        assert (a.gossip.counts["dropped_quota"] == 0) is is_taken
-        assert a.bans == []
-
-
 def test_who_takes_the_place_of_a_peer_has_nothing_of_it(rng: np.random.Generator) -> None:
     """A newcomer is sent what the one before it had: else it would wait for an inventory."""
     hub, before, newcomer = (Node(number) for number in range(1, 4))
@@ -334,36 +307,6 @@ def test_an_inventory_without_an_end_bans(
         assert a.bans == []
     net.inject(b, a, encode_frame(Kind.INVENTORY, hashes, 9))
     assert "more pages" in a.bans[0].reason
-
-
-@pytest.mark.parametrize(
-    ("kind", "count", "name"),
-    [
-        (Kind.ANNOUNCE, 50, "dropped_hear_quota"),
-        (Kind.WANT, 50, "dropped_serve_quota"),
-        (Kind.ANNOUNCE, 1, "dropped_frame_quota"),
-        (Kind.WANT, 1, "dropped_frame_quota"),
-    ],
-)
-def test_a_flood_of_hashes_or_of_frames_is_dropped_and_then_banned(
-    kind: Kind, count: int, name: str, rng: np.random.Generator
-) -> None:
-    """What nobody has costs as much as what is here; a small frame costs something, too."""
-    limits = GossipLimits(
-        frames_per_s=10, frames_burst=150,
-        **dict.fromkeys(("heard_per_s", "served_per_s"), 100),
-        **dict.fromkeys(("heard_burst", "served_burst"), 1_000),
-    )  # fmt: skip
-    net, (a, b) = line(2, limits)
-    good = 1_000 // count if count > 1 else 140
-    sent = 0
-    while not a.bans and sent < 400:
-        net.inject(b, a, encode_frame(kind, rng.integers(0, 256, (count, 32), np.uint8)))
-        sent += 1
-        assert a.gossip.counts[name] == 0 or sent > good
-    assert "than a peer may" in a.bans[0].reason
-    assert good + 100 <= sent <= good + 120
-    assert a.gossip.counts[name] == 100 * count
 
 
 def test_a_question_without_an_answer_ends(rng: np.random.Generator) -> None:
