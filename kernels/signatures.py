@@ -275,7 +275,7 @@ def check_path(path: PathName) -> None:
 
 def _is_compiled() -> bool:
     """Say whether the cache of this process has the kernel (a wrong answer costs a message)."""
-    return any(Path(jit.CONFIG.CACHE_DIR).glob("*/ed25519_batch_lanes.holds-*.nbi"))
+    return any(Path(jit.CONFIG.CACHE_DIR).glob("*/ed25519_batch_lanes.have_order-*.nbi"))
 
 
 def _say(text: str) -> None:

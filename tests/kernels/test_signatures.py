@@ -12,7 +12,7 @@ import pytest
 from numba.core.codegen import get_host_cpu_features
 
 import spec.oracle
-from kernels import ed25519, jit, signatures
+from kernels import ed25519, ed25519_batch, jit, signatures
 from kernels.ed25519_batch import BATCH_MIN
 from kernels.host import HostBackend
 from kernels.lanes64 import WIDTH
@@ -20,6 +20,7 @@ from kernels.pool import Pool
 from kernels.processor import LANES, LANES_FEATURES, LANES_NAMES, VARIABLE, LanesName
 from kernels.scalar25519 import SMALL_ORDER_YS
 from kernels.signature_vectors_table import VECTORS
+from tests.kernels.elements import needs_lanes
 
 oracle: Any = spec.oracle
 PATHS: list[Any] = [LANES, "libsodium"] if LANES else ["libsodium"]
@@ -166,6 +167,26 @@ def test_a_wrong_verdict_refuses_to_start(path: Any, monkeypatch: pytest.MonkeyP
             HostBackend("cpu", 1)
     monkeypatch.undo()
     signatures.start_path.cache_clear()
+
+
+@needs_lanes
+@pytest.mark.parametrize("answer", [True, False])
+def test_an_equation_that_errs_refuses_to_start(
+    answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path whose batches hold for one that is not valid does not open, nor if none ever holds."""
+    assert LANES
+    monkeypatch.setattr(ed25519_batch, "cancels", lambda *_: answer)
+    with pytest.raises(signatures.VerdictDiffers, match=f"Ed25519 path {LANES}"):
+        signatures.check_path(LANES)
+
+
+@needs_lanes
+def test_what_is_compiled_is_found() -> None:
+    """Once the vectors are judged, a start does not say that it compiles."""
+    assert LANES
+    signatures.check_path(LANES)
+    assert signatures._is_compiled()
 
 
 def test_published_verdicts_are_the_oracles() -> None:
