@@ -85,3 +85,12 @@ def test_all_points_in_one_chain() -> None:
     some = [points[i % len(points)] for i in range(many)]
     scalars = [7] * (many - 3) + [1, 2, 4]
     assert sums_of(some, scalars, 2)[:8] == expected(some, scalars, 8)
+
+
+def test_two_chains_beyond_the_lengths_that_are_told_apart() -> None:
+    """Of chains that count as equally long, the longest says how many additions are made."""
+    points = [oracle.ed_multiply(k + 1, oracle.ED_BASE) for k in range(WIDTH)]
+    short, long = bit_sums.LENGTHS + WIDTH, bit_sums.LENGTHS + 3 * WIDTH
+    scalars = [1] * short + [2] * long
+    some = [points[i % WIDTH] for i in range(short + long)]
+    assert sums_of(some, scalars, 2)[:2] == expected(some, scalars, 2)

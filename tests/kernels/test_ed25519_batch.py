@@ -9,9 +9,12 @@ import pytest
 
 import spec.oracle
 from kernels import ed25519, ed25519_batch
+from kernels.bit_sums25519 import DIGIT_BITS
 from kernels.ed25519_batch import BATCH_MAX, BATCH_MIN, Batches
+from kernels.ed25519_batch_lanes import KEY_WINDOWS, NONCE_WORDS
 from kernels.lanes64 import WIDTH
-from kernels.layout import U8
+from kernels.layout import U8, U64
+from kernels.pool import Pool
 from tests.kernels.elements import needs_lanes
 from tests.kernels.forgeries import (
     Case,
@@ -88,14 +91,34 @@ def test_messages_of_any_length(length: int, seed: int) -> None:
 def test_arrays_are_used_again(seed: int) -> None:
     """A batch sees nothing of the one before, which was larger, smaller, or did not hold."""
     rng = np.random.default_rng(seed)
-    batches = Batches(1)
-    for count in (BATCH_MIN + 100, BATCH_MIN, BATCH_MIN + 37, BATCH_MIN + 9):
+    arrays = ed25519_batch._open_arrays()
+    for count in (9 * WIDTH + 5, 4 * WIDTH, 6 * WIDTH + 3, WIDTH, 6 * WIDTH):
         rows = signed_rows(rng, count, 32)
-        rows[1][count // 2, 40] ^= np.uint8(count % 2)
         out = np.zeros(count, np.uint8)
-        batches.verify_range(*rows, out, 0, count)
-        assert out.sum() == count - count % 2
+        assert ed25519_batch._holds(arrays, rows, out, 0, count)
+        rows[1][count // 2, 40] ^= np.uint8(1)
+        assert not ed25519_batch._holds(arrays, rows, out, 0, count)
+
+
+def test_calls_at_once_have_arrays_of_their_own(seed: int) -> None:
+    """Threads share what lies ready and nothing that is in use; of spares no more are kept."""
+    batches = Batches(1)
+    taken = [batches._take() for _ in range(2)]
+    for a, b in zip(taken[0][:-1], taken[1][:-1], strict=True):
+        assert not np.shares_memory(a, b)
+    for arrays in taken:
+        batches._give_back(arrays)
     assert len(batches._spares) == 1
+    rows = signed_rows(np.random.default_rng(seed), 3 * BATCH_MIN, 16)
+    rows[1][BATCH_MIN, 40] ^= np.uint8(1)
+    out = np.zeros(3 * BATCH_MIN, np.uint8)
+    pool = Pool(3)
+    try:
+        ranges = [(BATCH_MIN * k, BATCH_MIN * (k + 1)) for k in range(3)]
+        pool.run(batches.verify_range, ranges, *rows, out)
+    finally:
+        pool.close()
+    assert np.flatnonzero(out == 0).tolist() == [BATCH_MIN]
 
 
 def test_one_bad_signature_at_each_place_of_groups(seed: int) -> None:
@@ -176,6 +199,46 @@ def test_the_same_forgery_many_times(seed: int) -> None:
         assert judged(rows) == (False, [True] * (4 * WIDTH))
 
 
+def row_of(bit: int, is_nonce: bool) -> int:
+    """Return which of the rows of sums is that of a bit of k or of z."""
+    window, place = divmod(bit, DIGIT_BITS)
+    part, lane = divmod(window + KEY_WINDOWS * is_nonce, WIDTH)
+    return (part * DIGIT_BITS + place) * WIDTH + lane
+
+
+def test_every_sum_of_bits_is_looked_at(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torsion in the sum of any one bit is seen in the one random sum that it is part of.
+
+    Numbers are drawn so that A and R, both with torsion of order 2, fit together.
+    """
+    rng = random.Random(seed)
+    order_two = (0, oracle.ED_P - 1, 1, 0)
+    case = valid_but_for(rng, 0, order_two, order_two)
+    h, rows = challenge(case[1][:32], case[0], case[2]), as_rows([case])
+    z, chosen = 0, {0: 0}
+
+    def draw(numbers: U64, sum_digits: U8, count: int) -> None:
+        numbers[:] = 0
+        numbers.reshape(NONCE_WORDS, WIDTH)[:, 0] = np.array([z % 2**64, z >> 64], np.uint64)
+        digits = sum_digits.view(np.uint64).reshape(-1, NONCE_WORDS, WIDTH)
+        digits[:] = 0
+        for row, bit in chosen.items():
+            digits[row // WIDTH, bit // 64, row % WIDTH] = np.uint64(1 << bit % 64)
+
+    monkeypatch.setattr(ed25519_batch, "_draw", draw)
+    # No k is likely to have bit 252.
+    bits = [(bit, False) for bit in range(252)] + [(bit, True) for bit in range(128)]
+    for i, (bit, is_nonce) in enumerate(bits):
+        k = z = 0
+        while not (z if is_nonce else k) >> bit & 1 or (z + k) % 2:
+            z = rng.getrandbits(128)
+            k = z * h % oracle.ED_L
+        chosen = {}
+        assert judged(rows) == (True, [True]), "without (b) the torsion would not show"
+        chosen = {row_of(bit, is_nonce): i % 128}
+        assert judged(rows) == (False, [True])
+
+
 def test_odd_encodings(seed: int) -> None:
     """What bytes alone refuse counts for nothing: the others hold, and no verdict differs."""
     honest = signed_rows(np.random.default_rng(seed), 2 * WIDTH, 32)
@@ -222,7 +285,7 @@ def as_cases(rows: Rows) -> list[Case]:
 
 
 def test_numbers_are_drawn_anew(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Every batch asks for a secret of its own, and idle lanes get 0."""
+    """Every batch asks for a secret of its own; nothing is drawn twice; idle lanes get 0."""
     drawn: list[int] = []
     real = secrets.token_bytes
 
@@ -233,15 +296,33 @@ def test_numbers_are_drawn_anew(monkeypatch: pytest.MonkeyPatch, seed: int) -> N
     monkeypatch.setattr(secrets, "token_bytes", token_bytes)
     rows = signed_rows(np.random.default_rng(seed), WIDTH + 3, 8)
     arrays = ed25519_batch._open_arrays()
-    out, seen = np.zeros(WIDTH + 3, np.uint8), set()
+    out, seen = np.zeros(WIDTH + 3, np.uint8), set[int]()
     for _ in range(4):
         assert ed25519_batch._holds(arrays, rows, out, 0, WIDTH + 3)
         numbers = arrays.numbers[: 4 * WIDTH].reshape(2, 2, WIDTH)
         assert (numbers[1, :, 3:] == 0).all()
         assert (numbers[0] != 0).all()
-        seen.add(numbers.tobytes())
-    assert len(seen) == 4
-    assert drawn == [ed25519_batch.SECRET_BYTES] * 4
+        seen |= {*numbers[numbers != 0].tolist(), *arrays.sum_digits.view(np.uint64).tolist()}
+    assert len(seen) == 4 * (NONCE_WORDS * (WIDTH + 3) + len(arrays.sum_digits) // 8)
+    assert drawn == [32] * 4
+
+
+def test_without_randomness_nothing_is_judged(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Where the system has no secret to give, a call ends in its error and accepts nothing."""
+
+    def token_bytes(length: int) -> bytes:
+        raise OSError(f"no {length} random bytes")
+
+    rows = signed_rows(np.random.default_rng(seed), BATCH_MIN, 8)
+    batches, out = Batches(1), np.zeros(BATCH_MIN, np.uint8)
+    with monkeypatch.context() as patch:
+        patch.setattr(secrets, "token_bytes", token_bytes)
+        with pytest.raises(OSError, match="no 32 random bytes"):
+            batches.verify_range(*rows, out, 0, BATCH_MIN)
+    assert not out.any()
+    assert len(batches._spares) == 1
+    batches.verify_range(*rows, out, 0, BATCH_MIN)
+    assert out.all()
 
 
 @pytest.mark.slow
