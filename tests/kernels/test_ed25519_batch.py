@@ -14,6 +14,7 @@ from kernels.ed25519_batch import BATCH_MAX, BATCH_MIN, Batches
 from kernels.ed25519_batch_lanes import KEY_WINDOWS, NONCE_WORDS
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8, U64
+from kernels.memory import zeros
 from kernels.pool import Pool
 from tests.kernels.elements import needs_lanes
 from tests.kernels.forgeries import (
@@ -89,7 +90,7 @@ def test_messages_of_any_length(length: int, seed: int) -> None:
 
 
 def test_arrays_are_used_again(seed: int) -> None:
-    """A batch sees nothing of the one before, which was larger, smaller, or did not hold."""
+    """A batch reads nothing that was there before: a larger batch, a smaller one, or noise."""
     rng = np.random.default_rng(seed)
     arrays = ed25519_batch._open_arrays()
     for count in (9 * WIDTH + 5, 4 * WIDTH, 6 * WIDTH + 3, WIDTH, 6 * WIDTH):
@@ -98,17 +99,46 @@ def test_arrays_are_used_again(seed: int) -> None:
         assert ed25519_batch._holds(arrays, rows, out, 0, count)
         rows[1][count // 2, 40] ^= np.uint8(1)
         assert not ed25519_batch._holds(arrays, rows, out, 0, count)
+        every: tuple[Any, ...] = (*arrays[:-1], *arrays.lists)
+        for array in every:
+            if count % WIDTH:
+                array.view(np.uint8)[:] = np.frombuffer(rng.bytes(array.nbytes), np.uint8)
+
+
+def test_nothing_is_written_beside_arrays(seed: int) -> None:
+    """The smallest and the largest batch stay in arrays that are no larger than is asked for."""
+    opened: Any = ed25519_batch._open_arrays()
+    around: list[tuple[Any, int]] = []
+
+    def guarded(array: Any) -> Any:
+        length = 4_096 // array.itemsize
+        larger = zeros(len(array) + 2 * length, array.dtype)
+        around.append((larger, length))
+        return larger[length:-length]
+
+    lists = tuple(guarded(array) for array in opened.lists)
+    arrays = ed25519_batch._Arrays._make([*[guarded(array) for array in opened[:-1]], lists])
+    for larger, length in around:
+        larger[:length] = larger[-length:] = 0x5A
+    rows = signed_rows(np.random.default_rng(seed), BATCH_MAX, 8)
+    for count in (1, BATCH_MAX):
+        out = np.zeros(BATCH_MAX, np.uint8)
+        assert ed25519_batch._holds(arrays, rows, out, 0, count)
+        assert out.sum() == count
+    for larger, length in around:
+        assert (larger[:length] == 0x5A).all()
+        assert (larger[-length:] == 0x5A).all()
 
 
 def test_calls_at_once_have_arrays_of_their_own(seed: int) -> None:
     """Threads share what lies ready and nothing that is in use; of spares no more are kept."""
     batches = Batches(1)
-    taken = [batches._take() for _ in range(2)]
-    for a, b in zip(taken[0][:-1], taken[1][:-1], strict=True):
-        assert not np.shares_memory(a, b)
-    for arrays in taken:
-        batches._give_back(arrays)
-    assert len(batches._spares) == 1
+    for _ in range(2):
+        taken = [batches._take() for _ in range(2)]
+        assert taken[0] is not taken[1]
+        for arrays in taken:
+            batches._give_back(arrays)
+        assert len(batches._spares) == 1
     rows = signed_rows(np.random.default_rng(seed), 3 * BATCH_MIN, 16)
     rows[1][BATCH_MIN, 40] ^= np.uint8(1)
     out = np.zeros(3 * BATCH_MIN, np.uint8)
