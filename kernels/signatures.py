@@ -176,16 +176,23 @@ def verify_one(public_key: U8, signature: U8, message: U8) -> bool:
 def lane_ranges(count: int, threads: int) -> list[tuple[int, int]]:
     """Cut [0, count) into at most `threads` ranges at multiples of WIDTH.
 
-    The first is the caller's own and longer by what another thread loses until it runs. What makes
-    a batch is not cut into less: that would cost more work than another thread takes over.
+    The first is the caller's own and longer by what another thread loses until it runs.
     """
     groups = -(-count // WIDTH)
-    if count >= BATCH_MIN:
-        threads = max(1, min(threads, count // (BATCH_MIN + HANDOVER_GROUPS * WIDTH)))
     helpers = min(threads - 1, max(0, groups - HANDOVER_GROUPS) // (HANDOVER_GROUPS + 1))
     share = (groups - HANDOVER_GROUPS * min(helpers, 1)) // (helpers + 1)
     cuts = [0, *[groups - share * (helpers - i) for i in range(helpers)], groups]
     return [(WIDTH * start, min(WIDTH * stop, count)) for start, stop in itertools.pairwise(cuts)]
+
+
+def batch_threads(count: int, threads: int) -> int:
+    """Return over how many threads signatures are shared out, so that each has a whole batch.
+
+    What makes one is not cut into less: that costs more work than other threads take over.
+    """
+    if count < BATCH_MIN:
+        return threads
+    return max(1, min(threads, count // (BATCH_MIN + HANDOVER_GROUPS * WIDTH)))
 
 
 class Verifier:
@@ -212,7 +219,8 @@ class Verifier:
             return np.array([verify_one(*rows)], np.uint8)
         out = np.zeros(count, np.uint8)
         if self.path != "libsodium":
-            pool.run(self._batches.verify_range, lane_ranges(count, pool.threads), *rows, out)
+            ranges = lane_ranges(count, batch_threads(count, pool.threads))
+            pool.run(self._batches.verify_range, ranges, *rows, out)
         else:
             ranges = pool.ranges(count, grain=LIBSODIUM_GRAIN)
             pool.run(verify_rows, ranges, VERIFY_ADDRESS, *rows, out)

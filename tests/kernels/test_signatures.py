@@ -230,8 +230,10 @@ def test_ranges_are_whole_groups() -> None:
             assert ranges[-1][1] == count
             assert all(a[1] == b[0] for a, b in itertools.pairwise(ranges))
             assert all(start % WIDTH == 0 and start <= stop for start, stop in ranges)
-            if count >= BATCH_MIN:
-                assert min(stop - start for start, stop in ranges) >= BATCH_MIN
+            threads_of_batches = signatures.batch_threads(count, threads)
+            for start, stop in signatures.lane_ranges(count, threads_of_batches):
+                assert count < BATCH_MIN or stop - start >= BATCH_MIN
+            assert threads_of_batches == threads or BATCH_MIN <= count < 2 * threads * BATCH_MIN
 
 
 def test_a_single_signature_needs_no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
