@@ -38,6 +38,7 @@ def test_rows_say_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert row["path"] in result.output
 
 
+@pytest.mark.slow
 def test_lesser_processors_have_rows() -> None:
     """Each kind of lanes below this process's is measured where its kernels lack instructions."""
     if not ed25519.lesser_lanes():
