@@ -26,17 +26,21 @@ SEED = bytes(range(32))
 PAIR = KeyPair.of(SEED)
 
 
-@pytest.fixture(scope="module")
-def genesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_genesis(folder: Path, *, power: int, accounts: int) -> Path:
     """Return a genesis of one validator, with an accounts file."""
-    folder = tmp_path_factory.mktemp("genesis")
     members = folder / "validators.json"
-    members.write_text(json.dumps([{"public_key": f"0x{PAIR.public_key.hex()}", "power": 1}]))
-    path = folder / "genesis.json"
+    members.write_text(json.dumps([{"public_key": f"0x{PAIR.public_key.hex()}", "power": power}]))
+    path, count = folder / "genesis.json", str(accounts)
     ask_executor(
-        "genesis", "new", "--out", str(path), "--validators", str(members), "--accounts", "10001"
+        "genesis", "new", "--out", str(path), "--validators", str(members), "--accounts", count
     )
     return path
+
+
+@pytest.fixture(scope="module")
+def genesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the genesis of a chain."""
+    return make_genesis(tmp_path_factory.mktemp("genesis"), power=1, accounts=10_001)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +52,7 @@ def chain(genesis: Path) -> bytes:
 @pytest.fixture(scope="module")
 def other_genesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the genesis of another chain, its accounts in a file of the same name."""
-    folder = tmp_path_factory.mktemp("other")
-    members = folder / "validators.json"
-    members.write_text(json.dumps([{"public_key": f"0x{PAIR.public_key.hex()}", "power": 2}]))
-    path = folder / "genesis.json"
-    ask_executor(
-        "genesis", "new", "--out", str(path), "--validators", str(members), "--accounts", "10002"
-    )
-    return path
+    return make_genesis(tmp_path_factory.mktemp("other"), power=2, accounts=10_002)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
