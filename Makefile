@@ -12,6 +12,8 @@ WORKLOAD ?= weth,uniform
 RUN_ARGS ?=
 LANES_ARGS ?=
 TEST_ARGS ?=
+# How many processes share the tests, whole files at a time; 1: one after the other, in this one.
+TEST_JOBS ?= 2
 # The module that compiles kernels ahead; it has to reach every kernel that a user waits for.
 WARM ?= kernels.warm
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -25,7 +27,7 @@ help:
 	@echo "make venv    install everything that is locked into .venv (again only when it changed)"
 	echo "make run     four validators with their executors under load for 90 s, replayed and judged"
 	echo "make lanes   execute blocks of real and uniform traffic, check them, print transactions per second"
-	echo "make test    run the tests (TEST_ARGS='-m slow' for the slow ones)"
+	echo "make test    run the tests (TEST_ARGS='-m slow' TEST_JOBS=1 for the slow ones)"
 	echo "make check   lint, types, import directions, spelling"
 	echo "make bench   run every workload and kernel, keep the figures, compare with the last ones kept"
 	echo "make bench-network  find how much four validators finalize, and how soon at 80 % of it"
@@ -85,7 +87,7 @@ bench-network: venv
 	    $(RUN_ARGS)
 
 test: venv
-	@$(BIN)/python -m pytest -q $(TEST_ARGS)
+	@$(BIN)/python -m pytest -q -n $(patsubst 1,0,$(TEST_JOBS)) --dist loadfile $(TEST_ARGS)
 
 check: venv
 	@$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """What all tests share: a printed seed for random ones, and the shared test data."""
 
+import itertools
 import os
 import random
 import zlib
@@ -11,6 +12,11 @@ import pytest
 
 SEED = int(os.environ.get("TOS_TEST_SEED") or random.SystemRandom().getrandbits(32))
 """Of every random test in this run; set `TOS_TEST_SEED` to repeat a run."""
+
+# Processes that share the tests (`make test`) begin after this and have the same seed.
+os.environ["TOS_TEST_SEED"] = str(SEED)
+
+_folders = itertools.count()
 
 hypothesis.settings.register_profile("tos", deadline=None, max_examples=50, print_blob=True)
 hypothesis.settings.load_profile("tos")
@@ -33,6 +39,12 @@ def seed(request: pytest.FixtureRequest) -> int:
 def rng(seed: int) -> np.random.Generator:
     """Return a generator of random numbers for one test."""
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty folder whose path is short: addresses of Unix sockets end at 107 bytes."""
+    return tmp_path_factory.mktemp(str(next(_folders)), numbered=False)
 
 
 @pytest.fixture(scope="session")
