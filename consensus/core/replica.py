@@ -139,6 +139,11 @@ class Replica:
         return self._st.view
 
     @property
+    def final_view(self) -> View:
+        """The last view of it with a certificate of finality, whether its block is here or not."""
+        return self._st.last_final_view
+
+    @property
     def final_height(self) -> Height:
         """Height of the latest final block."""
         return self._st.final.height

@@ -50,7 +50,9 @@ class EvidenceChecks:
             return
         if message.signer not in self.arithmetic.epoch(message.epoch).faulty_signers:
             return
-        if not self.checks.liveness.final_view(node) < message.view <= replica.view + 1:
+        # By certificate: a node whose blocks come late knows of finality long before it stores it,
+        # and 8 views below that it has forgotten who voted what.
+        if not replica.final_view < message.view <= replica.view + 1:
             return
         if replica.is_halted or not self.arithmetic.is_signed(message):
             return

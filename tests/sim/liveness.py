@@ -61,12 +61,6 @@ class Liveness:
         self._final.setdefault(node.host, (0, 0))
         self._height.setdefault(node.host, 0)
 
-    def final_view(self, node: "Node") -> int:
-        """Return the last final view of a node in its present epoch, as its store says."""
-        epoch, view = self._final[node.host]
-        assert node.replica is not None
-        return view if epoch == node.replica.epoch else 0
-
     def is_final_at(self, node: "Node", epoch: int, view: int) -> bool:
         """Say whether a node has stored the finalization of this view, or the end of its epoch."""
         return (epoch, view) <= self._final[node.host] or epoch + 1 in node.store.boundaries
