@@ -65,7 +65,7 @@ def run(folder: Path, seed: int, requests: int) -> Tally:
     rng = random.Random(seed)
     peers = " ".join(f"{pair_of(n).public_key.hex()}@{NOWHERE}" for n in range(1, PEERS + 1))
     settings = ("--gossip-listen", "tcp://127.0.0.1:0", "--gossip-peers", peers)
-    campaign = Campaign(folder, seed, (*settings, "--query-address", "127.0.0.1:0"))
+    campaign = Campaign(folder, seed, settings)
     executor = campaign.executor
     executor.start()
     try:

@@ -82,7 +82,9 @@ class Executor:
         """Start a process; `wait_ready` says when it serves."""
         assert not self.is_running, "one process per home"
         self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        flags = ("--home", str(self.home), "--http-address", "127.0.0.1:0", "--log-format", "json")
+        # The default ports may be somebody else's.
+        pages = ("--http-address", "127.0.0.1:0", "--query-address", "127.0.0.1:0")
+        flags = ("--home", str(self.home), *pages, "--log-format", "json")
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command("run", *flags, *self._settings),
