@@ -4,8 +4,9 @@ Kernels are compiled once per machine and kept. Numba notices that the file of a
 not that a module changed from which the kernel takes functions or constants, and would go on
 running the old code. So compiled code lies in a folder named by a hash of all kernel sources, of
 the compiler, of the processor and of the lanes that signatures are computed in: whatever could
-change the machine code changes the folder. Read `processor` for what kernels may use, `backend`
-next for what they are for, `warm` for compiling them ahead.
+change the machine code changes the folder, and nothing else does (`cache_locator`). Read
+`processor` for what kernels may use, `backend` next for what they are for, `warm` for compiling
+them ahead.
 """
 
 import atexit
@@ -23,6 +24,7 @@ from typing import Any, overload
 import llvmlite
 import numba
 
+from kernels.cache_locator import LOCATORS
 from kernels.processor import LANES, cpu_features, cpu_name
 
 CONFIG: Any = numba.config
@@ -54,6 +56,19 @@ def device_packages() -> str:
         return importlib.metadata.version("numba-cuda")
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def compiled_mark() -> Path:
+    """Return the file whose presence says that a folder has the code of all kernels.
+
+    What compiles for a device keeps its code under the path of the source, so with its packages
+    each checkout compiles for itself.
+    """
+    name = "compiled"
+    if device_packages():
+        checkout = bytes(Path(__file__).parent)
+        name += "-" + hashlib.blake2b(checkout, digest_size=8).hexdigest()
+    return Path(CONFIG.CACHE_DIR, name)
 
 
 def is_kept() -> bool:
@@ -115,3 +130,4 @@ def njit(function: Any = None, /, **options: Any) -> Any:
 
 
 CONFIG.CACHE_DIR = str(prepare_cache(cache_root(), cache_key(Path(__file__).parent)))
+CONFIG.CACHE_LOCATOR_CLASSES = LOCATORS

@@ -137,11 +137,7 @@ def exercise_pool() -> None:
 
 def is_warm() -> bool:
     """Say whether everything is compiled, or cannot be compiled ahead as nothing can be kept."""
-    return not jit.is_kept() or _stamp().exists()
-
-
-def _stamp() -> Path:
-    return Path(jit.CONFIG.CACHE_DIR) / "compiled"
+    return not jit.is_kept() or jit.compiled_mark().exists()
 
 
 def exercise_arms() -> bool:
@@ -219,7 +215,7 @@ def compile_all() -> bool:
     if beside.returncode:
         sys.stderr.write(f"kernels.warm: the process beside it ended with {beside.returncode}\n")
     elif is_whole:
-        _stamp().touch()
+        jit.compiled_mark().touch()
     return not beside.returncode
 
 

@@ -1,6 +1,7 @@
 """Claims about where compiled kernels lie and what they may use."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,38 @@ def test_unwritable_cache_is_no_obstacle(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "set TOS_CACHE_DIR" in done.stderr
     assert not Path(done.stdout.strip()).exists(), "the temporary folder goes with the process"
+
+
+def test_checkouts_share_compiled_code(tmp_path: Path) -> None:
+    """The same sources in another folder load what the first compiled; changed sources do not."""
+    code = (
+        "import numpy as np; from kernels import bitmap;"
+        "bitmap.first_repeat(np.zeros(8, np.uint64), np.arange(8, dtype=np.uint32));"
+        "print(sum(bitmap.first_repeat.stats.cache_hits.values()))"
+    )
+    hits = []
+    for name in ("first", "second", "changed"):
+        checkout = tmp_path / name / "kernels"
+        shutil.copytree(REPOSITORY / "kernels", checkout, ignore=shutil.ignore_patterns("__*__"))
+        if name == "changed":
+            (checkout / "added.py").write_text("")
+        environment = {**os.environ, "TOS_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=checkout.parent, check=False,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.stderr == ""
+        hits.append(int(done.stdout))
+    assert hits == [0, 1, 0]
+
+
+@pytest.mark.parametrize("version", ["", "0.30"])
+def test_a_checkout_is_ready_with_what_it_can_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    """What one checkout compiled serves others, but not the code of a device."""
+    monkeypatch.setattr(jit, "device_packages", lambda: version)
+    ours = jit.compiled_mark()
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "kernels" / "jit.py"))
+    assert (jit.compiled_mark() == ours) == (version == "")
+    assert jit.compiled_mark().parent == ours.parent
