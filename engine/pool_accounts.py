@@ -57,21 +57,35 @@ def read_at(chain: Chain, target: Node, keys: U8) -> AccountsRead:
     if chain.position is target:
         return read_accounts(chain.state.accounts, keys)
     way = route(chain, chain.position, target)
-    undone = [chain.outcome(node.block_hash).changes for node in way.undone]
-    done = [chain.outcome(node.block_hash).changes for node in way.done]
     slots = chain.state.accounts.lookup(keys)
     exists = slots != NO_SLOT
     _, balances, nonces = chain.state.accounts.read(np.where(exists, slots, np.uint32(0)))
-    for changes in undone:
+    for node in way.undone:
+        changes = chain.outcome(node.block_hash).changes
         _put(slots, changes, changes.balances_before, changes.nonces_before, balances, nonces)
-    if undone:
-        exists &= slots < undone[-1].count_before
-    for changes in done:
+        exists &= slots < changes.count_before
+    for node in way.done:
+        changes = chain.outcome(node.block_hash).changes
         _enter_created(keys, exists, slots, changes)
         _put(slots, changes, changes.balances_after, changes.nonces_after, balances, nonces)
     balances[~exists] = 0
     nonces[~exists] = 0
     return AccountsRead(exists=exists, balances=balances, nonces=nonces)
+
+
+def read_slots_below(chain: Chain, target: Node, slots: U32) -> tuple[U8, AccountsRead]:
+    """Return keys, (n, 32) uint8, and accounts of (n,) slots at a block at or below the position.
+
+    The slots are of accounts that exist there. Results as for `read_at`.
+    """
+    keys, balances, nonces = chain.state.accounts.read(slots)
+    way = route(chain, chain.position, target)
+    assert not way.done, "the state stands on the block or on a descendant of it"
+    for node in way.undone:
+        changes = chain.outcome(node.block_hash).changes
+        _put(slots, changes, changes.balances_before, changes.nonces_before, balances, nonces)
+    exists = np.ones(len(slots), np.bool_)
+    return keys, AccountsRead(exists=exists, balances=balances, nonces=nonces)
 
 
 def count_at(chain: Chain, target: Node) -> int:

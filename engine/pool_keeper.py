@@ -21,13 +21,12 @@ from engine.constants import TRANSACTION_BYTES
 from engine.events import Notice, Report
 from engine.executor import Executor
 from engine.mempool import Listener, Mempool
-from engine.pool_accounts import Route, count_at, read_accounts, read_at, route
+from engine.pool_accounts import Route, count_at, read_at, read_slots_below, route
 from engine.pool_admission import Admission
 from engine.pool_file import POOL_FILE_NAME, PoolFileRefused, read_pool, remove_pool, write_pool
 from engine.pool_rules import (
     BATCH_MAX,
     TRANSACTIONS_MAX,
-    AccountsRead,
     Checked,
     Move,
     PoolAnswer,
@@ -40,7 +39,7 @@ from engine.recent_blocks import RecentBlocks
 from engine.writer import POLL_MS, seconds
 from engine_api.protocol import NS_PER_MS
 from engine_api.types import EngineApiError, ErrorCode, SubmitResult
-from kernels.layout import NO_SLOT, U8
+from kernels.layout import U8
 
 BATCHES_MAX = 64
 """Batches that wait for the writer; as many as a server lets in."""
@@ -205,7 +204,7 @@ class PoolKeeper:
     # The head
 
     def _moved(self, top: Node) -> None:
-        """Follow the executor, whose state stands at its new head; on the writer's thread."""
+        """Follow the executor, whose state stands on its new head or above; on its thread."""
         chain = self._executor.chain
         if top.block_hash == self._head:
             return
@@ -218,7 +217,7 @@ class PoolKeeper:
             way = Route(undone=[], done=[])
         move = self._move(way, top, is_refresh=self._head not in chain)
         self.pool.follow(move, now_ms=self._clock_ms())
-        self._follow_room(len(move.returned) > 0)
+        self._follow_room(top, len(move.returned) > 0)
         for node in way.undone:
             self.recent.remove(node.block_hash)
         for node in way.done:
@@ -229,38 +228,33 @@ class PoolKeeper:
         """Say whether no payload creates an account where there are so many."""
         return not room_for_accounts(self._executor.rules.accounts_max, count)
 
-    def _follow_room(self, has_returned: bool) -> None:
+    def _follow_room(self, top: Node, has_returned: bool) -> None:
         """Let go what needs an account that cannot be, once, when the room has come to an end."""
-        state = self._executor.chain.state
-        is_full, was_full = self._is_full_at(state.count), self._is_full
+        chain = self._executor.chain
+        is_full, was_full = self._is_full_at(count_at(chain, top)), self._is_full
         self._is_full = is_full
         if is_full and (has_returned or not was_full):
             self.pool.drop_creating(
-                lambda keys: state.accounts.lookup(keys) != NO_SLOT, now_ms=self._clock_ms()
+                lambda keys: read_at(chain, top, keys).exists, now_ms=self._clock_ms()
             )
 
     def _move(self, way: Route, top: Node, *, is_refresh: bool) -> Move:
         """Return what the pool must know of a way; is_refresh: ask for every sender anew."""
         chain = self._executor.chain
-        accounts = chain.state.accounts
         undone = [chain.outcome(node.block_hash) for node in way.undone[::-1]]
         done = [chain.outcome(node.block_hash) for node in way.done]
         outcomes = [*undone, *done]
         slots = np.concatenate([np.empty(0, np.uint32), *(item.changes.slots for item in outcomes)])
         keys = self.pool.sender_keys()
         if is_refresh or len(keys) < len(slots):
-            read = read_accounts(accounts, keys)
+            read = read_at(chain, top, keys)
         else:
-            slots = slots[slots < np.uint32(accounts.count)]
-            keys, balances, nonces = accounts.read(slots)
-            gone = [item.changes.created_keys for item in undone]
-            keys = np.concatenate([keys, *gone])
-            rest = read_accounts(accounts, keys[len(slots) :])
-            read = AccountsRead(
-                exists=np.concatenate([np.ones(len(slots), np.bool_), rest.exists]),
-                balances=np.concatenate([balances, rest.balances]),
-                nonces=np.concatenate([nonces, rest.nonces]),
+            keys, present = read_slots_below(
+                chain, top, slots[slots < np.uint32(count_at(chain, top))]
             )
+            gone = np.concatenate([keys[:0], *(item.changes.created_keys for item in undone)])
+            read = present.followed_by(read_at(chain, top, gone))
+            keys = np.concatenate([keys, gone])
         nothing = np.empty((0, 32), np.uint8)
         returned = [np.empty((0, TRANSACTION_BYTES), np.uint8)]
         returned += [self._records_of(node) for node in way.undone[::-1]]
@@ -272,7 +266,7 @@ class PoolKeeper:
             returned_hashes=np.concatenate(
                 [nothing, *(item.transaction_hashes for item in undone)]
             ),
-            returned_accounts=read_accounts(accounts, np.ascontiguousarray(records[:, 64:96])),
+            returned_accounts=read_at(chain, top, np.ascontiguousarray(records[:, 64:96])),
             keys=keys,
             accounts=read,
         )

@@ -177,6 +177,14 @@ class AccountsRead:
     balances: U64
     nonces: U64
 
+    def followed_by(self, others: "AccountsRead") -> "AccountsRead":
+        """Return these accounts and then the others."""
+        return AccountsRead(
+            exists=np.concatenate([self.exists, others.exists]),
+            balances=np.concatenate([self.balances, others.balances]),
+            nonces=np.concatenate([self.nonces, others.nonces]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Move:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.chain import Chain
-from engine.pool_accounts import read_at, route
+from engine.pool_accounts import read_at, read_slots_below, route
 from engine.transition import all_verified
 from kernels.backend import Backend, open_backend
 from kernels.layout import U8
@@ -54,6 +54,16 @@ def test_random_forks(backend: Backend, rng: np.random.Generator) -> None:
                 assert read.exists[row] == (account is not None)
                 assert read.balances[row] == (account.balance if account else 0)
                 assert read.nonces[row] == (account.nonce if account else 0)
+            if chain.descends(chain.position, chain.node(at)):
+                slots = np.arange(len(known[at][1]), dtype=np.uint32)
+                found, read = read_slots_below(chain, chain.node(at), slots)
+                for slot, account in enumerate(known[at][1]):
+                    assert found[slot].tobytes() == account.key
+                    assert (read.balances[slot], read.nonces[slot], read.exists[slot]) == (
+                        account.balance,
+                        account.nonce,
+                        True,
+                    )
 
 
 def test_the_way_between_blocks(backend: Backend) -> None:

@@ -116,6 +116,22 @@ def test_a_head_that_goes_back_to_an_ancestor(home: Home) -> None:
     )
 
 
+def test_an_account_that_an_abandoned_block_made(home: Home) -> None:
+    """What it would send goes with it, where fewer accounts change than senders wait."""
+    payment = home.maker.transaction(0, 0, key_pair(99)[0], amount=1_000)
+    lower = home.maker.block_of(None, [], 2_000)
+    upper = home.maker.block_of(lower, [payment], 3_000)
+    follow(home, lower)
+    follow(home, upper)
+    spent = home.maker.transaction(99, 0, b"\x02" * 32)
+    others = transfers(home, SENDERS - 1, 1)
+    assert set(home.service.submit(records([spent, *others])).results) == ALL_QUEUED
+    home.service.forkchoice_updated(lower.hash, home.maker.hash, home.maker.hash)
+    assert set(built_on(home, lower)) == {payment, *others}
+    assert statuses(home, [payment, *others]) == {PoolStatus.PENDING}
+    assert statuses(home, [spent]) == {PoolStatus.DROPPED}
+
+
 def test_another_transaction_with_the_nonce(home: Home) -> None:
     """A block that nobody submitted takes the nonce: what waited with it was replaced."""
     mine = home.maker.transaction(0, 0, b"\x01" * 32)
@@ -144,6 +160,45 @@ def test_a_parent_ahead_of_the_head(home: Home) -> None:
     more = transfers(home, 8, 24)
     assert set(home.service.submit(records(more)).results) == ALL_QUEUED
     assert home.service.queued_count == 32
+
+
+def test_a_head_whose_child_is_executed_already(home: Home) -> None:
+    """The state stays where it is, and the pool sees the accounts of the head."""
+    first, second = transfers(home, 16), transfers(home, 12, 16)
+    lower = home.maker.block_of(None, first, 2_000)
+    upper = home.maker.block_of(lower, second, 3_000)
+    home.service.submit(records([*first, *second]))
+    for block in (lower, upper):
+        assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    before = home.service.ask("a look", lambda executor: executor.chain.state.generation)
+    home.service.forkchoice_updated(lower.hash, lower.hash, lower.hash)
+    after = home.service.ask("a look", lambda executor: executor.chain.state.generation)
+    assert after == before
+    assert home.service.get_status().head.hash == lower.hash
+    assert statuses(home, second) == {PoolStatus.PENDING}
+    assert home.service.queued_count == len(second)
+    again = home.maker.transaction(0, 2, b"\x03" * 32, fee=second[0].fee + 1)
+    assert set(home.service.submit(records([again])).results) == ALL_QUEUED
+    assert set(built_on(home, lower)) == {again, *second[1:]}
+    follow(home, upper, final=upper)
+    assert home.service.queued_count == 0
+
+
+def test_room_is_that_of_the_head(tmp_path: Path) -> None:
+    """Accounts of a block above the head take no room yet; what the head lacks is not dropped."""
+    home = Home(tmp_path / "home", Maker(small_genesis(SENDERS, accounts_max=SENDERS + 3)))
+    make, new = home.maker.transaction, bytes(32)
+    waiting = make(0, 0, b"\x01" * 32)
+    home.service.submit(records([waiting]))
+    lower = home.maker.block_of(None, [make(1, 0, key_pair(2)[0])], 2_000)
+    full = home.maker.block_of(lower, [make(2, 0, new)], 3_000)
+    for block in (lower, full):
+        assert home.service.new_payload(block.header, block.payload).verdict is Verdict.VALID
+    home.service.forkchoice_updated(lower.hash, home.maker.hash, home.maker.hash)
+    assert statuses(home, [waiting]) == {PoolStatus.PENDING}
+    home.service.forkchoice_updated(full.hash, home.maker.hash, home.maker.hash)
+    assert statuses(home, [waiting]) == {PoolStatus.DROPPED}
+    home.close()
 
 
 def test_a_chain_without_room_for_accounts(tmp_path: Path) -> None:
