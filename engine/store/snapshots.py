@@ -116,6 +116,7 @@ class Snapshots:
         capacity: accounts to make room for.
         """
         last: StoreError | None = None
+        wrong: list[tuple[Path, str]] = []
         with self._rows.read() as reader:
             row = reader.block(finalized.block_hash)
         for snapshot in [*self._known, None]:
@@ -131,13 +132,23 @@ class Snapshots:
                     self.discard(snapshot.path, str(error))
                 last = error
                 continue
-            state = State(
-                columns.keys, columns.balances, columns.nonces, backend=backend, capacity=capacity
-            )
-            if row is None or state.state_hash() == Header.decode(row.header).state_hash:
-                return LoadedState(state=state, finalized=finalized, base_height=base)
-            last = _other_state(self.home, base, finalized)
+            try:
+                state = State(
+                    columns.keys, columns.balances, columns.nonces,
+                    backend=backend, capacity=capacity,
+                )  # fmt: skip
+            except ValueError as error:
+                last = _no_state(self.home, base, finalized, str(error))
+            else:
+                if row is None or state.state_hash() == Header.decode(row.header).state_hash:
+                    # The same deltas led here from below, so it was not they that were wrong.
+                    for path, why in wrong:
+                        self.discard(path, why)
+                    return LoadedState(state=state, finalized=finalized, base_height=base)
+                last = _other_state(self.home, base, finalized)
             self.notices.append(str(last))
+            if snapshot is not None:
+                wrong.append((snapshot.path, last.what))
         assert last is not None, "genesis is always tried"
         raise last
 
@@ -192,6 +203,16 @@ def read_history(log: SegmentLog, block_hash: bytes, row: BlockRow) -> History |
         return decode_history(body[PAYLOAD_START:])
     except HistoryError as error:
         raise damaged(log.path(place.segment), place.offset, str(error)) from error
+
+
+def _no_state(home: Path, base: int, finalized: Pointer, why: str) -> StoreError:
+    return StoreError(
+        "store.other_state",
+        what=f"the accounts made from height {base} are none of any chain",
+        where=str(home),
+        why=f"at the finalized height {finalized.height} {why}",
+        what_to_do="keep this home for inspection and start from a copy or an empty home",
+    )
 
 
 def _other_state(home: Path, base: int, finalized: Pointer) -> StoreError:

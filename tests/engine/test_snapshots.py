@@ -10,11 +10,13 @@ import pytest
 from engine.cli.main import main
 from engine.state import State
 from engine.store.history import HistoryError
+from engine.store.rows import Pointer
 from engine.store.snapshot import (
     AccountColumns,
     height_of,
     read_head,
     read_snapshot,
+    snapshot_path,
     write_snapshot,
 )
 from engine.store.snapshot_process import make_snapshot
@@ -120,6 +122,43 @@ def test_a_snapshot_that_no_chain_has_is_explained(
         assert list((tmp_path / "home" / "snapshots").iterdir()) == []
 
 
+@pytest.mark.parametrize("high", [0, 63])
+def test_a_start_does_not_end_at_accounts_that_no_chain_has(tmp_path: Path, high: int) -> None:
+    """The newest names one key twice, or more than a supply: the one before is used, it is let go.
+
+    It would also be the base of each snapshot to come, and none would be made.
+    """
+    maker, blocks = make_finished(tmp_path / "home")
+    top, below = blocks[-1], blocks[-2]
+    folder = tmp_path / "home" / "snapshots"
+    with Store.open(tmp_path / "home") as store:
+        chain = store.genesis_hash
+        job = store._snapshots.job(Pointer(height=below.height, block_hash=below.hash))
+        make_snapshot(job, lambda *_: None)
+    count = len(maker.states[top.hash])
+    keys = np.zeros((count, 32), np.uint8)
+    if high:
+        keys[:, 0] = np.arange(count)
+    columns = AccountColumns.of(keys, np.full(count, 1 << high, np.uint64))
+    write_snapshot(
+        snapshot_path(folder, top.height), columns, genesis_hash=chain, height=top.height,
+        block_hash=top.hash, state_hash=top.fields.state_hash, progress=lambda *_: None,
+    )  # fmt: skip
+    backend = open_backend("cpu", 1)
+    try:
+        with Store.open(tmp_path / "home") as store:
+            loaded = store.load_state(backend)
+            assert loaded.base_height == below.height
+            assert loaded.state.state_hash() == top.fields.state_hash
+            said = store.take_notices()
+            assert any(f"made from height {top.height} are none" in text for text in said)
+            assert any(f"removed the snapshot of height {top.height}" in text for text in said)
+            assert [height_of(path) for path in folder.iterdir()] == [below.height]
+            assert [item.height for item in store._snapshots.known] == [below.height]
+    finally:
+        backend.close()
+
+
 def test_accounts_that_are_not_those_of_the_block_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +203,7 @@ def test_accounts_that_are_not_those_of_the_block_are_refused(
             loaded = store.load_state(backend)
             assert (loaded.base_height, loaded.state.state_hash()) == (0, head.state_hash)
             assert any("state_hash" in text for text in store.take_notices())
+            assert not path.exists(), "none would be made on it"
     finally:
         backend.close()
 
