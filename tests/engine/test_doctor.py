@@ -9,7 +9,15 @@ import pytest
 
 from engine import doctor
 from engine.config import Settings
-from engine.doctor import Level, check_disk, check_engine_api, check_home, check_http, examine
+from engine.doctor import (
+    Level,
+    check_disk,
+    check_engine_api,
+    check_gossip,
+    check_home,
+    check_http,
+    examine,
+)
 from tests.engine.homes import Home
 
 
@@ -19,7 +27,7 @@ def test_a_machine_is_examined_and_left_as_it_was(tmp_path: Path) -> None:
     checks = {item.name: item for item in examine(home, Settings(http_address="127.0.0.1:0"))}
     assert list(checks) == [
         "versions", "processor", "signatures", "device", "clock", "home", "disk", "engine_api",
-        "http", "query",
+        "http", "query", "gossip",
     ]  # fmt: skip
     assert "per second" in checks["signatures"].value
     assert checks["signatures"].level == Level.OK
@@ -65,8 +73,14 @@ def test_addresses_that_are_taken_or_wrong_are_told(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert check_http("http", address).level == Level.NOTE
         assert check_engine_api(address).level == Level.NOTE
+        check = check_gossip(f"tcp://{address}")
+        assert (check.level, address in check.value) == (Level.NOTE, True)
     assert check_http("http", "").level == Level.NOTE
     assert check_http("query", "127.0.0.1:99999").level == Level.FAIL
+    assert check_gossip("").level == Level.NOTE
+    assert check_gossip("127.0.0.1:0").level == Level.FAIL, "it does not begin with tcp://"
+    assert check_gossip("tcp://192.0.2.1:0").level == Level.FAIL, "the address is nobody's"
+    assert check_gossip("tcp://127.0.0.1:0").level == Level.OK
     assert check_engine_api("unix:relative").level == Level.FAIL
     assert check_engine_api(f"unix:{tmp_path}/{'x' * 200}").level == Level.FAIL
     assert check_engine_api(f"unix:{tmp_path}/e.sock").level == Level.OK
