@@ -11,6 +11,7 @@ from engine.constants import (
     PAYLOAD_HEAD_BYTES,
     TRANSACTION_BYTES,
 )
+from engine.store.errors import damaged
 from engine.store.segment import ALIGNMENT_BYTES, Location, Part, SegmentLog
 
 PAYLOAD_START = -(-HEADER_BYTES // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
@@ -28,16 +29,18 @@ def header_of(log: SegmentLog, location: Location) -> bytes:
     return log.read_parts(location, [(0, HEADER_BYTES)])[0]
 
 
-def read_transaction(log: SegmentLog, location: Location, index: int) -> bytes | None:
-    """Return the 192-byte record of one transaction of a stored payload, or None beyond its end.
+def read_transaction(log: SegmentLog, location: Location, index: int) -> bytes:
+    """Return the 192-byte record of one transaction of a stored payload.
 
-    Only the bytes of this transaction are read: the caller compares its hash.
+    Only the bytes of this transaction are read: the caller compares its hash. index: one that an
+    index names for this block, so a payload that ends before it raises StoreDamaged.
     """
     start = PAYLOAD_START
     head = log.read_parts(location, [(start, start + PAYLOAD_HEAD_BYTES)])[0]
     lane_count, count = (int.from_bytes(head[i : i + 4], "little") for i in (12, 16))
     if index >= count:
-        return None
+        why = f"the payload says that it has {count} transactions, and the index names one more"
+        raise damaged(log.path(location.segment), location.offset, why)
     start += PAYLOAD_HEAD_BYTES + _aligned(4 * (lane_count + 1))
     spans = []
     for column in COLUMN_TABLE:

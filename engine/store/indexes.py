@@ -5,13 +5,17 @@ block. A hash is kept by its first 8 bytes, so an answer is a few places to look
 one. Spec: spec/storage.md#indexes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from blake3 import blake3
 
 from engine.store.runs import SortedRuns, entry_values, place_of
 from kernels.layout import NO_SLOT, SUCCESS, U8, U32, U64
 
+PREFIX_BYTES = 8
+"""Of a hash, kept as the key of an entry."""
 PAGE_MAX = 1_000
 """Transactions on one page of an account's history."""
 NEWEST = 2**64
@@ -26,6 +30,16 @@ class Place(NamedTuple):
     """in the payload's canonical order"""
 
 
+class DifferentRecord(Exception):
+    """What stands at a place is not what was indexed there."""
+
+    def __init__(self, place: Place) -> None:
+        """Name the place."""
+        super().__init__(
+            f"transaction {place.position} of height {place.height} is not the one that was indexed"
+        )
+
+
 class HistoryPage(NamedTuple):
     """Transactions of an account, newest first."""
 
@@ -36,15 +50,39 @@ class HistoryPage(NamedTuple):
 
 def index_hashes(runs: SortedRuns, height: int, hashes: U8) -> None:
     """Add the transaction hashes of a block, (n, 32) uint8, in canonical order."""
-    prefixes: U64 = np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1)
+    prefixes: U64 = np.ascontiguousarray(hashes[:, :PREFIX_BYTES]).view(np.uint64).reshape(-1)
     order = np.argsort(prefixes)
     runs.add(height, prefixes[order], entry_values(height, order.astype(np.uint64)))
 
 
 def find_hash(runs: SortedRuns, transaction_hash: bytes) -> list[Place]:
     """Return where a transaction with this hash may stand; compare the whole hash there."""
-    prefix = int.from_bytes(transaction_hash[:8], "little")
+    prefix = int.from_bytes(transaction_hash[:PREFIX_BYTES], "little")
     return [Place(*place_of(value)) for value in runs.find(prefix)]
+
+
+def matching_place(
+    places: list[Place], read: Callable[[Place], bytes | None], transaction_hash: bytes
+) -> Place | None:
+    """Return the place whose record has this hash, the newest first; None if there is none.
+
+    read: returns the record at a place, None where it is pruned. Raises DifferentRecord if what
+    stands at a place does not even have the first bytes that the index has of it.
+    """
+    spoiled: Place | None = None
+    for place in reversed(places):
+        record = read(place)
+        if record is None:
+            continue
+        found = blake3(record).digest()
+        if found == transaction_hash:
+            return place
+        # Others may share the first bytes, by chance or by intent: they are no damage.
+        if found[:PREFIX_BYTES] != transaction_hash[:PREFIX_BYTES]:
+            spoiled = place
+    if spoiled is not None:
+        raise DifferentRecord(spoiled)
+    return None
 
 
 def index_parties(

@@ -18,8 +18,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from blake3 import blake3
-
 from engine.genesis import Genesis
 from engine.header import Header
 from engine.store import chain_rows, indexes
@@ -29,6 +27,7 @@ from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
 from engine.store.errors import (
     StoreDamaged,
     StoreFull,
+    damaged,
     full,
     parent_unknown,
     store_failed,
@@ -346,12 +345,12 @@ class Store:
         return sorted(set(spans))
 
     def find_transaction(self, transaction_hash: bytes) -> Place | None:
-        """Return where a finalized, indexed transaction stands, compared by its whole hash."""
-        for place in reversed(indexes.find_hash(self._transactions, transaction_hash)):
-            record = self.transaction_at(place)
-            if record is not None and blake3(record).digest() == transaction_hash:
-                return place
-        return None
+        """Return where a finalized, indexed transaction stands; raises StoreDamaged."""
+        places = indexes.find_hash(self._transactions, transaction_hash)
+        try:
+            return indexes.matching_place(places, self.transaction_at, transaction_hash)
+        except indexes.DifferentRecord as error:
+            raise damaged(self._blocks.folder, 0, str(error)) from error
 
     def transaction_at(self, place: Place) -> bytes | None:
         """Return the 192-byte record at a place of a finalized block, None if it is not held."""

@@ -103,6 +103,35 @@ def test_what_the_disk_has_spoiled_is_not_answered(node: Node) -> None:
     assert node.get(f"/v1/transactions/{name}", 503, proof=1)["code"] == "query.damaged"
 
 
+def test_what_the_index_alone_finds_is_spoiled_not_unknown(
+    node: Node, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its hash nor its account's history says that it never was, nor shows other bytes."""
+    monkeypatch.setattr(recent_blocks, "BLOCKS_MAX", 1)
+    block = node.add(6)
+    node.add(1)
+    node.home.service.wait_indexed()
+    spoiled = transactions_of(block)[2]
+    name = oracle.transaction_hash(spoiled)
+    account = f"/v1/accounts/{address(spoiled.sender)}/transactions"
+    assert node.get(f"/v1/transactions/{name.hex()}")["state"] == "finalized"
+    assert name.hex() in [item["hash"] for item in node.get(account)["transactions"]]
+    near = name[:8] + bytes(24)
+    assert node.get(f"/v1/transactions/{near.hex()}", 404)["code"] == "transaction.unknown"
+    path = next((node.home.folder / "blocks").iterdir())
+    good = path.read_bytes()
+    signature = good.index(spoiled.signature)
+    count = good.index(block.payload) + 16
+    for place in (signature, count):
+        bad = bytearray(good)
+        bad[place] = 0 if place == count else bad[place] ^ 1
+        path.write_bytes(bad)
+        assert node.get(f"/v1/transactions/{name.hex()}", 503)["code"] == "query.damaged"
+        assert node.get(account, 503)["code"] == "query.damaged"
+    path.write_bytes(good)
+    assert node.get(f"/v1/transactions/{name.hex()}")["state"] == "finalized"
+
+
 def changed_texts(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yield a value once for each text in it, with a command for a terminal in that place."""
     if isinstance(value, str):
