@@ -12,6 +12,8 @@ from consensus.home import VALIDATOR_NAME, Home
 from tests.campaign.process import REPOSITORY, surroundings
 
 KILL = "    os.kill(os.getpid(), signal.SIGINT)"
+HEEDED = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+"""whoever runs the tests may ignore Ctrl-C, as a shell does for what runs behind it"""
 INTERRUPTED = """
 import os, signal
 {before}
@@ -51,7 +53,7 @@ def test_nothing_runs_without_assertions(module: str) -> None:
 
 def test_ctrl_c_while_modules_are_imported_ends_the_process_as_the_system_does() -> None:
     """There is no traceback and nothing after it; where Ctrl-C is ignored it stays so."""
-    done = run("-c", INTERRUPTED.format(before=""))
+    done = run("-c", INTERRUPTED.format(before=HEEDED))
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
     ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
     done = run("-c", INTERRUPTED.format(before=ignored))
@@ -60,7 +62,7 @@ def test_ctrl_c_while_modules_are_imported_ends_the_process_as_the_system_does()
 
 def test_ctrl_c_is_an_exception_again_when_everything_is_loaded() -> None:
     """Commands clean up after themselves and say that they were stopped."""
-    done = run("-c", INTERRUPTED.format(before="").replace(KILL, "    pass", 1))
+    done = run("-c", INTERRUPTED.format(before=HEEDED).replace(KILL, "    pass", 1))
     assert (done.returncode, done.stdout) == (os.EX_OK, "loaded\ninterrupted\n")
 
 
@@ -73,6 +75,7 @@ class Interrupt(MetaPathFinder):
         if name == "consensus.process":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupt())
 from consensus.cli.main import main
 sys.exit(main(["run", "--home", {home!r}]))
