@@ -41,7 +41,8 @@ STORED_MAX = 1_024
 """Unfinalized blocks in the tree; a status names fewer, and no honest network has as many.
 
 So many blocks of `payload_bytes_max` are what others can make a home keep before a finalization:
-refused ones are taken back at once, except where a crash came between.
+refused ones, and those whose call was broken off, are taken back at once, except where a crash came
+between.
 """
 EXECUTED_PER_DEPTH = 2
 """At most this many times `unfinalized_max` blocks keep their results."""
@@ -216,18 +217,29 @@ class Executor:
                     timestamp_ms=fields.timestamp_ms,
                 )
         except InvalidPayload as refusal:
-            if ticket is not None:
-                # Refused blocks must fill neither the queue to the disk nor the disk; whether this
-                # one found room there is of no interest any more. One that was stored before may
-                # have been answered for: it stays until the next finalization.
-                with contextlib.suppress(StoreFull):
-                    ticket.wait()
-                    if ticket.is_new:
-                        self.store.take_back(name)
+            self._take_back(ticket, name)
             return self._refused(parent, fields, header, payload, refusal, own is not None)
+        except EngineApiError:
+            # Its deadline passed: no verdict was given, and it is not in the tree, which counts.
+            self._take_back(ticket, name)
+            raise
         self._commitments[fields.payload_commitment] = name
         self._trim()
         return Judged(verdict=Verdict.VALID)
+
+    def _take_back(self, ticket: AppendTicket | None, name: bytes) -> None:
+        """Let a block go that was appended and not answered VALID.
+
+        Such blocks must fill neither the queue to the disk nor the disk; whether this one found
+        room there is of no interest any more. One that was stored before may have been answered
+        for: it stays until the next finalization.
+        """
+        if ticket is None:
+            return
+        with contextlib.suppress(StoreFull):
+            ticket.wait()
+            if ticket.is_new:
+                self.store.take_back(name)
 
     def execution(self, timer: StageTimer) -> Execution:
         """Return how payloads are executed here."""

@@ -94,6 +94,7 @@ def test_a_running_call_stops_between_stages(home: Home) -> None:
             break
         assert found.code is ErrorCode.DEADLINE_EXCEEDED
         assert home.service.get_status() == before
+        assert home.store.block(block.hash) is None, "one after the other would fill the disk"
         stopped_at.add(found.sentence)
     else:
         raise AssertionError("the call never ended")
