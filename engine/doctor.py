@@ -23,7 +23,7 @@ import numpy as np
 from engine.config import Settings
 from engine.constants import MESSAGE_BYTES
 from engine.crossover import SIZES, crossover
-from engine.gossip.addresses import TCP, GossipError
+from engine.gossip.addresses import TCP, GossipError, parse_peers
 from engine.gossip.addresses import check_address as check_listen
 from engine.store.disk import free_bytes
 from engine.store.errors import StoreError
@@ -88,7 +88,7 @@ def examine(home: Path, settings: Settings) -> Iterator[Check]:
         lambda: check_engine_api(engine_api_address(home, settings)),
         lambda: check_http("http", settings.http_address),
         lambda: check_http("query", settings.query_address),
-        lambda: check_gossip(settings.gossip_listen),
+        lambda: check_gossip(settings.gossip_listen, settings.gossip_peers),
     ):
         yield check()
 
@@ -292,12 +292,13 @@ def check_http(name: str, address: str) -> Check:
     return _try_port(name, address)
 
 
-def check_gossip(listen: str) -> Check:
-    """Say whether peers can be listened to where the setting gossip_listen wants it."""
+def check_gossip(listen: str, peers: str) -> Check:
+    """Say whether peers can be listened to where the settings want it, and can be read."""
     if not listen:
         return note("gossip", "no part is taken in gossip")
     try:
         check_listen(listen, listen)
+        parse_peers(peers)
     except GossipError as error:
         return fail("gossip", f"{error.what} ({error.where}): {error.why}", error.what_to_do)
     return _try_port("gossip", listen.removeprefix(TCP))

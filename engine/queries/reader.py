@@ -371,21 +371,11 @@ class Queries:
         return stored, place.position, True
 
     def _entry(self, place: Place) -> answers.HistoryEntry | None:
-        """Return one line of an account's history, None where it is pruned.
-
-        Raises QueryError where the record's hash is none that was indexed: it is another one now.
-        """
+        """Return one line of an account's history, None where it is pruned."""
         stored = self._store.block_at(place.height)
-        record = self._store.transaction_at(place)
+        record = self._store.compared_at(place)
         if stored is None or record is None:
             return None
-        if (
-            self._store.config.is_indexed
-            and self._store.find_transaction(blake3(record).digest()) is None
-        ):
-            if self._store.transaction_at(place) is None:
-                return None  # pruned between both looks
-            raise damaged()
         receipt = self._receipt(stored, place.position, record, is_final=True)
         return answers.HistoryEntry(
             hash=receipt.transaction_hash,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from blake3 import blake3
 
+from engine.store.errors import StoreDamaged, damaged
 from engine.store.runs import SortedRuns, entry_values, place_of
 from kernels.layout import NO_SLOT, SUCCESS, U8, U32, U64
 
@@ -30,14 +31,8 @@ class Place(NamedTuple):
     """in the payload's canonical order"""
 
 
-class DifferentRecord(Exception):
-    """What stands at a place is not what was indexed there."""
-
-    def __init__(self, place: Place) -> None:
-        """Name the place."""
-        super().__init__(
-            f"transaction {place.position} of height {place.height} is not the one that was indexed"
-        )
+Read = Callable[[Place], bytes | None]
+"""Returns the 192-byte record at a place, None where it is pruned. Raises StoreDamaged."""
 
 
 class HistoryPage(NamedTuple):
@@ -61,16 +56,14 @@ def find_hash(runs: SortedRuns, transaction_hash: bytes) -> list[Place]:
     return [Place(*place_of(value)) for value in runs.find(prefix)]
 
 
-def matching_place(
-    places: list[Place], read: Callable[[Place], bytes | None], transaction_hash: bytes
-) -> Place | None:
-    """Return the place whose record has this hash, the newest first; None if there is none.
+def find_compared(runs: SortedRuns, transaction_hash: bytes, read: Read) -> Place | None:
+    """Return the newest place whose record has this hash, None if there is none.
 
-    read: returns the record at a place, None where it is pruned. Raises DifferentRecord if what
-    stands at a place does not even have the first bytes that the index has of it.
+    Raises StoreDamaged if what stands at a place does not even have the first bytes that the index
+    has of it.
     """
-    spoiled: Place | None = None
-    for place in reversed(places):
+    wrong: Place | None = None
+    for place in reversed(find_hash(runs, transaction_hash)):
         record = read(place)
         if record is None:
             continue
@@ -79,10 +72,28 @@ def matching_place(
             return place
         # Others may share the first bytes, by chance or by intent: they are no damage.
         if found[:PREFIX_BYTES] != transaction_hash[:PREFIX_BYTES]:
-            spoiled = place
-    if spoiled is not None:
-        raise DifferentRecord(spoiled)
+            wrong = place
+    if wrong is not None:
+        raise _other(runs, wrong)
     return None
+
+
+def read_compared(runs: SortedRuns, place: Place, read: Read) -> bytes | None:
+    """Return the record at a place that was indexed, None where it is pruned.
+
+    Raises StoreDamaged where the index has another hash at this place.
+    """
+    record = read(place)
+    if record is None or place in find_hash(runs, blake3(record).digest()):
+        return record
+    if read(place) is None:
+        return None  # pruned between both looks: the record goes first, then what is known of it
+    raise _other(runs, place)
+
+
+def _other(runs: SortedRuns, place: Place) -> StoreDamaged:
+    why = f"transaction {place.position} of height {place.height} is not the one that was indexed"
+    return damaged(runs.folder, 0, why)
 
 
 def index_parties(

@@ -163,6 +163,11 @@ def make_snapshot(job: SnapshotJob, progress: Progress) -> None:
     try:
         state = State(columns.keys, columns.balances, columns.nonces, backend=backend)
         state_hash = state.state_hash()
+    except ValueError as error:
+        # Whether the base or a delta is wrong is not known here; the next start finds out.
+        raise HistoryError(
+            f"the deltas give accounts of no chain at height {job.height}: {error}"
+        ) from error
     finally:
         backend.close()
     if state_hash.hex() != job.state_hash:

@@ -27,7 +27,6 @@ from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
 from engine.store.errors import (
     StoreDamaged,
     StoreFull,
-    damaged,
     full,
     parent_unknown,
     store_failed,
@@ -346,11 +345,13 @@ class Store:
 
     def find_transaction(self, transaction_hash: bytes) -> Place | None:
         """Return where a finalized, indexed transaction stands; raises StoreDamaged."""
-        places = indexes.find_hash(self._transactions, transaction_hash)
-        try:
-            return indexes.matching_place(places, self.transaction_at, transaction_hash)
-        except indexes.DifferentRecord as error:
-            raise damaged(self._blocks.folder, 0, str(error)) from error
+        return indexes.find_compared(self._transactions, transaction_hash, self.transaction_at)
+
+    def compared_at(self, place: Place) -> bytes | None:
+        """Return what `transaction_at` does; raises StoreDamaged if the index has another hash."""
+        if not self.config.is_indexed:
+            return self.transaction_at(place)
+        return indexes.read_compared(self._transactions, place, self.transaction_at)
 
     def transaction_at(self, place: Place) -> bytes | None:
         """Return the 192-byte record at a place of a finalized block, None if it is not held."""

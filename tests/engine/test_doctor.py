@@ -73,14 +73,15 @@ def test_addresses_that_are_taken_or_wrong_are_told(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert check_http("http", address).level == Level.NOTE
         assert check_engine_api(address).level == Level.NOTE
-        check = check_gossip(f"tcp://{address}")
+        check = check_gossip(f"tcp://{address}", "")
         assert (check.level, address in check.value) == (Level.NOTE, True)
     assert check_http("http", "").level == Level.NOTE
     assert check_http("query", "127.0.0.1:99999").level == Level.FAIL
-    assert check_gossip("").level == Level.NOTE
-    assert check_gossip("127.0.0.1:0").level == Level.FAIL, "it does not begin with tcp://"
-    assert check_gossip("tcp://192.0.2.1:0").level == Level.FAIL, "the address is nobody's"
-    assert check_gossip("tcp://127.0.0.1:0").level == Level.OK
+    assert check_gossip("", "").level == Level.NOTE
+    assert check_gossip("127.0.0.1:0", "").level == Level.FAIL, "it does not begin with tcp://"
+    assert check_gossip("tcp://192.0.2.1:0", "").level == Level.FAIL, "the address is nobody's"
+    assert check_gossip("tcp://127.0.0.1:0", "").level == Level.OK
+    assert check_gossip("tcp://127.0.0.1:0", "no peer").level == Level.FAIL, "no node would start"
     assert check_engine_api("unix:relative").level == Level.FAIL
     assert check_engine_api(f"unix:{tmp_path}/{'x' * 200}").level == Level.FAIL
     assert check_engine_api(f"unix:{tmp_path}/e.sock").level == Level.OK
