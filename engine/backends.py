@@ -1,5 +1,7 @@
 """The backend that a node's blocks are executed on, by the name in its settings."""
 
+from functools import partial
+
 from engine.config import Settings
 from engine.events import PathDisabled, Report
 from kernels.backend import Backend, DeviceSettings, DeviceUnavailable, open_backend
@@ -18,12 +20,17 @@ def device_settings(settings: Settings) -> DeviceSettings:
 
 
 def open_first(
-    name: str, threads: int | None, device: DeviceSettings | None, report: Report
+    name: str,
+    threads: int | None,
+    known_keys: int,
+    device: DeviceSettings | None,
+    report: Report,
 ) -> Backend:
     """Open "serial", "cpu", "gpu", or for "auto" a device if there is one, else the CPU.
 
-    That a device is given up later is reported as a disabled path. Raises DeviceUnavailable, and
-    ExplainedError where no path verifies signatures as it has to.
+    threads, known_keys, device: see `open_backend`. That a device is given up later is reported as
+    a disabled path. Raises DeviceUnavailable, and ExplainedError where no path verifies signatures
+    as it has to.
     """
     assert name in ("auto", "serial", "cpu", "gpu"), name
 
@@ -31,11 +38,12 @@ def open_first(
         report(PathDisabled(why=why))
 
     try:
+        opened = partial(open_backend, threads=threads, known_keys=known_keys)
         if name != "auto":
-            return open_backend(name, threads, device=device, tell=tell)  # type: ignore[arg-type]  # one
+            return opened(name, device=device, tell=tell)  # type: ignore[arg-type]  # one
         try:
-            return open_backend("gpu", threads, device=device, tell=tell)
+            return opened("gpu", device=device, tell=tell)
         except DeviceUnavailable:
-            return open_backend("cpu", threads)
+            return opened("cpu")
     except (PathUnavailable, VerdictDiffers) as error:
         raise signatures_unusable(error) from error

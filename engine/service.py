@@ -460,6 +460,7 @@ def open_service(
     *,
     backend: str | Backend = "auto",
     threads: int | None = None,
+    known_keys: int = 0,
     device: DeviceSettings | None = None,
     report: Report = report_nothing,
     pool_limits: PoolLimits | None = None,
@@ -470,10 +471,12 @@ def open_service(
     """Recover from an open store and serve; the caller closes the store after the service.
 
     backend: "auto" (a device if there is one, else the CPU), "cpu", "gpu", "serial", or an open
-    backend, which is then the service's to close. device: how a device is used. Raises
-    DeviceUnavailable, StoreError.
+    backend, which is then the service's to close. threads, known_keys, device: see
+    `kernels.backend.open_backend`. Raises DeviceUnavailable, StoreError.
     """
-    first = open_first(backend, threads, device, report) if isinstance(backend, str) else backend
+    first = backend
+    if isinstance(first, str):
+        first = open_first(first, threads, known_keys, device, report)
     serial = first if first.name == "serial" else open_backend("serial")
     backends = [first] if first is serial else [first, serial]
     marks = VerifiedMarks(verified_max)

@@ -26,6 +26,9 @@ What a block of 10,000 costs the host beside a device, about 3 ms, is what two c
 it (bench/results/NOTES.md).
 """
 CROSSOVER_SIGNATURES = 512
+KNOWN_KEYS = 2**21
+"""Of a node: 64 MiB, taken as keys come."""
+KNOWN_KEYS_MAX = 2**27
 CHECK_BLOCKS = 256
 
 
@@ -126,6 +129,10 @@ class Backend(Protocol):
     def degraded(self) -> str:
         """Return why this backend does not do what it is named for any more, or nothing."""
 
+    @property
+    def known_keys(self) -> tuple[int, int]:
+        """Return how many keys of batches of signatures were known, and how many were decoded."""
+
     def hash_messages(self, messages: U8) -> U8:
         """Return the plain BLAKE3 of each row. messages: (n, m >= 0) uint8 -> (n, 32) uint8."""
 
@@ -193,12 +200,16 @@ def open_backend(
     name: BackendName,
     threads: int | None = None,
     *,
+    known_keys: int = 0,
     device: DeviceSettings | None = None,
     tell: Callable[[str], None] = tell_nobody,
 ) -> Backend:
     """Open a backend by name; `threads` None means all cores (`serial` always runs one).
 
-    device: how "gpu" uses its device; tell: is told, on any thread, why it was given up.
+    known_keys: of how many public keys the host keeps what saves work when they come again, 0 to
+    2^27, 32 bytes each; `serial` keeps nothing. device: how "gpu" uses its device; tell: is told,
+    on any thread, why it was given up.
+
     Raises DeviceUnavailable for "gpu" where no device can be used, ValueError for other names, and
     what `kernels.signatures` does where no path for signatures can be trusted or run.
     """
@@ -207,9 +218,9 @@ def open_backend(
     if name == "serial":
         return HostBackend("serial", 1)
     if name == "cpu":
-        return HostBackend("cpu", threads)
+        return HostBackend("cpu", threads, known_keys)
     if name == "gpu":
         from kernels.gpu.opening import open_gpu  # looks for a driver: only when a device is wanted
 
-        return open_gpu(device or DeviceSettings(), threads, tell)
+        return open_gpu(device or DeviceSettings(), threads, known_keys, tell)
     raise ValueError(f"no backend {name!r}: choose serial, cpu or gpu")

@@ -31,6 +31,7 @@ from kernels.ed25519_batch_lanes import (
     prepare_rows,
     write_sums,
 )
+from kernels.known_keys import KnownKeys, Misses, open_misses
 from kernels.lanes64 import WIDTH
 from kernels.layout import I32, U8, U64
 from kernels.memory import zeros
@@ -62,6 +63,7 @@ class _Arrays(NamedTuple):
     sum_rows: U64
     sum_digits: U8
     scratch: U8
+    misses: Misses
     lists: tuple[I32, ...]
 
 
@@ -79,6 +81,7 @@ def _open_arrays() -> _Arrays:
         sum_rows=zeros((BITS + 1) * _ROW_WORDS, np.uint64),
         scratch=zeros(max(bit_sums25519.SCRATCH_BYTES, CANCELS_BYTES), np.uint8),
         sum_digits=zeros(BITS * 8 * NONCE_WORDS, np.uint8),
+        misses=open_misses(BATCH_MAX),
         lists=tuple(np.zeros(length, np.int32) for length in lengths),
     )
 
@@ -86,8 +89,12 @@ def _open_arrays() -> _Arrays:
 class Batches:
     """Verifies in batches, on any thread, and keeps the arrays of some for the next call."""
 
-    def __init__(self, spares_max: int) -> None:
-        """Keep at most so many sets of arrays, of ARRAYS_BYTES each, that nobody uses."""
+    def __init__(self, spares_max: int, known: KnownKeys) -> None:
+        """Keep at most so many sets of arrays, of ARRAYS_BYTES each, that nobody uses.
+
+        known: is read and written by all batches.
+        """
+        self.known = known
         self._spares_max = spares_max
         self._spares: list[_Arrays] = []
         self._mutex = threading.Lock()
@@ -109,19 +116,27 @@ class Batches:
         try:
             for first in range(start, stop, size):
                 end = min(stop, first + size)
-                if not _holds(arrays, sources, out, first, end):
+                missed = _prepare(arrays, self.known, sources, out, first, end)
+                if not _is_equal(arrays, end - first):
                     ed25519.verify_range(*sources, out, first, end)
+                self.known.keep(arrays.misses, missed, end - first, out)
         finally:
             self._give_back(arrays)
 
-    def accepts_each(self, sources: Sources) -> U8:
-        """Judge each of n signatures by a batch of its own, (n,) uint8: 1 if that says valid."""
+    def accepts_each(self, sources: Sources, known: KnownKeys) -> U8:
+        """Judge each of n signatures by a batch of its own, (n,) uint8: 1 if that says valid.
+
+        Keeps every key that decodes afterwards, also of signatures that are not valid, so that a
+        second call finds them: for checks only.
+        """
         count = len(sources[0])
-        out, arrays = np.zeros(count, np.uint8), self._take()
+        out, every, arrays = np.zeros(count, np.uint8), np.ones(count, np.uint8), self._take()
         try:
-            _holds(arrays, sources, out, 0, count)
+            _prepare(arrays, known, sources, out, 0, count)
             for row in np.flatnonzero(out).tolist():
-                out[row] = _holds(arrays, sources, out, row, row + 1)
+                out[row] = _holds(arrays, known, sources, out, row, row + 1)
+            missed = _prepare(arrays, known, sources, every.copy(), 0, count)
+            known.keep(arrays.misses, missed, count, every)
         finally:
             self._give_back(arrays)
         return out
@@ -167,11 +182,15 @@ def _add_base(arrays: _Arrays, groups: int) -> None:
     arrays.sum_rows[-_ROW_WORDS:] = neutral
 
 
-def _prepare(arrays: _Arrays, sources: Sources, out: U8, start: int, stop: int) -> None:
+def _prepare(
+    arrays: _Arrays, known: KnownKeys, sources: Sources, out: U8, start: int, stop: int
+) -> int:
     """Write rows and scalars of a batch, and to `out` which signatures their bytes do not refuse.
 
-    Those that are refused count for nothing in the equation.
+    Those that are refused count for nothing in the equation. Returns how many keys had to be
+    decoded: `misses` says which.
     """
+    assert stop - start <= BATCH_MAX, "the arrays have room for no more"
     groups = -(-(stop - start) // WIDTH)
     numbers = arrays.numbers[: groups * NONCE_WORDS * WIDTH]
     _draw(numbers, arrays.sum_digits, stop - start)
@@ -182,27 +201,36 @@ def _prepare(arrays: _Arrays, sources: Sources, out: U8, start: int, stop: int) 
     stride = ed25519.padded_rows(scratch, begin, length)
     tables = (ed25519.tables(), scratch)
     arrays_ = (numbers, arrays.key_scalars, arrays.total, arrays.keys, arrays.nonces)
-    prepare_rows(
+    missed: int = prepare_rows(
         *(np.uint64(array.ctypes.data) for array in tables),
         tuple(np.uint64(array.ctypes.data) for array in sources),
         np.uint64(sources[2].shape[1]),
         np.uint64(stride),
         *(np.uint64(array.ctypes.data) for array in arrays_),
+        (known.table, known.secret),
+        *arrays.misses,
         out,
         start,
         stop,
     )
     _add_base(arrays, groups)
+    return missed
 
 
-def _holds(arrays: _Arrays, sources: Sources, out: U8, start: int, stop: int) -> bool:
+def _holds(
+    arrays: _Arrays, known: KnownKeys, sources: Sources, out: U8, start: int, stop: int
+) -> bool:
     """Judge the batch of rows [start, stop); at most BATCH_MAX.
 
     True: `out` holds its verdicts. False: whose `out` is 0 is not valid, of others nothing is said.
     """
-    assert stop - start <= BATCH_MAX, "the arrays have room for no more"
-    _prepare(arrays, sources, out, start, stop)
-    groups = -(-(stop - start) // WIDTH)
+    _prepare(arrays, known, sources, out, start, stop)
+    return _is_equal(arrays, stop - start)
+
+
+def _is_equal(arrays: _Arrays, count: int) -> bool:
+    """Say whether the equation of a batch of so many, which is prepared, holds."""
+    groups = -(-count // WIDTH)
     keys, nonces, sums, sum_rows, scratch = (
         np.uint64(array.ctypes.data)
         for array in (arrays.keys, arrays.nonces, arrays.sums, arrays.sum_rows, arrays.scratch)

@@ -1,8 +1,9 @@
 """Ed25519 verification of many signatures by one equation: the kernels of `ed25519_batch`.
 
-`prepare_rows` reads, checks and hashes groups of WIDTH signatures, decodes A and R, and writes -A
-and -R as rows of tables and z h modulo L and z as their scalars, z being the random number of the
-signature. Rows that are refused get scalars of zero and so count for nothing.
+`prepare_rows` reads, checks and hashes groups of WIDTH signatures, decodes R, and A by hints where
+there are some (`known_keys_lanes`), and writes -A and -R as rows of tables and z h modulo L and z
+as their scalars, z being the random number of the signature. Rows that are refused get scalars of
+zero and so count for nothing.
 
 `bit_sums25519` makes sums of points of that, one for each bit of the scalars. `cancels` says
 whether these, times the powers of two that they count, are together the neutral point; `write_sums`
@@ -20,13 +21,14 @@ from kernels import bit_sums25519 as bit_sums
 from kernels import curve25519 as curve
 from kernels import encoding25519 as encoding
 from kernels import field51 as field
-from kernels import groups25519, scalar25519
+from kernels import groups25519, known_keys_lanes, scalar25519
 from kernels.bit_sums25519 import DIGIT_BITS, POINT_BYTES, SUMS_BYTES, load_point, store_completed
 from kernels.curve25519 import AFFINE_ROW_BYTES, ROW_BYTES
 from kernels.field51 import ELEMENT_BYTES
-from kernels.groups25519 import GROUP_BYTES, GROUPS_MAX, MASK, A, H, R, S
+from kernels.groups25519 import GROUP_BYTES, GROUPS_MAX, MASK, H, R, S
 from kernels.integers import leaf
 from kernels.jit import njit
+from kernels.known_keys_lanes import TOGETHER
 from kernels.lanes64 import (
     VECTOR_BYTES,
     WIDTH,
@@ -46,8 +48,6 @@ NONCE_WINDOWS: Final = 16
 NONCE_WORDS: Final = 2
 NONCE_BYTES: Final = NONCE_WORDS * VECTOR_BYTES
 """Of WIDTH random numbers."""
-_TOGETHER: Final = 4
-"""Groups whose square roots are taken side by side: their elements stay in the nearest cache."""
 
 # A group has five elements more, to decode R beside A.
 _R_ELEMENTS: Final = -(-GROUP_BYTES // 64) * 64
@@ -100,12 +100,19 @@ LADDER: Final = np.array(_ladder(), np.int64)
 
 @leaf
 def _start(
-    group: Any, scratch: Any, tables: Any, sources: Any, length: Any, stride: Any, rows: Any
+    group: Any,
+    scratch: Any,
+    tables: Any,
+    sources: Any,
+    length: Any,
+    stride: Any,
+    rows: Any,
+    known: Any,
 ) -> None:
-    """Read a group and begin to decode A and R."""
+    """Read a group, ask for the hints of A and begin to decode R. known: table and secret."""
     padded = scratch + np.uint64(MESSAGES)
     groups25519.read_group(group, scratch, padded, tables, sources, length, stride, rows)
-    encoding.start_decode(group + np.uint64(A), group)
+    known_keys_lanes.find(group, known[0], known[1])
     encoding.start_decode(group + np.uint64(R), group + np.uint64(_R_ELEMENTS))
 
 
@@ -113,13 +120,13 @@ def _start(
 def _finish(
     group: Any, scratch: Any, numbers: Any, key_scalars: Any, total: Any, places: Any
 ) -> None:
-    """Decode A and R; write their rows and scalars; add z S to the total.
+    """Decode R; write the rows of A and R and their scalars; add z S to the total.
 
     numbers: z, NONCE_BYTES, masked here; key_scalars: z h, SCALAR_BYTES; total: SCALAR_BYTES;
     places: of the rows of A and of R.
     """
     stride = np.uint64(AFFINE_ROW_BYTES)
-    x, y, is_key = encoding.finish_decode(group + np.uint64(A), group)
+    x, y, is_key = known_keys_lanes.finish_key(group)
     curve.store_affine(curve.make_affine(x, y), places[0], stride)
     x, y, is_point = encoding.finish_decode(group + np.uint64(R), group + np.uint64(_R_ELEMENTS))
     curve.store_affine(curve.make_affine(x, y), places[1], stride)
@@ -151,28 +158,36 @@ def prepare_rows(
     total: Any,
     keys: Any,
     nonces: Any,
+    known: Any,
+    missed: Any,
+    places: Any,
+    hints: Any,
     out: Any,
     start: int,
     stop: int,
-) -> None:
+) -> int:
     """Write the rows and scalars of signatures [start, stop), and to `out` whose bytes are good.
 
     tables, sources, length, stride: as for `ed25519_lanes.verify_groups`; numbers: address of
     random numbers, NONCE_BYTES per group, zero in lanes without a signature; key_scalars:
     SCALAR_BYTES per group, overwritten; total: SCALAR_BYTES, zeros, becomes the sums of z S modulo
-    L, one per lane; keys, nonces: rows of -A and -R, overwritten; out: (n,) uint8.
+    L, one per lane; keys, nonces: rows of -A and -R, overwritten; known: table and secret of
+    `known_keys`; missed, places, hints: as for `known_keys_lanes.decode_keys`; out: (n,) uint8.
+    Returns how many keys had no hint.
     """
     groups, size = scratch + np.uint64(_GROUPS), np.uint64(_GROUP_BYTES)
-    chunk = start
+    chunk, unknown = start, 0
     while chunk < stop:
         end = min(stop, chunk + GROUPS_MAX * WIDTH)
         count = (end - chunk + WIDTH - 1) // WIDTH
         for i in range(count):
-            rows = (chunk + WIDTH * i, end - 1)
-            _start(groups + size * np.uint64(i), scratch, tables, sources, length, stride, rows)
-        for i in range(0, count, _TOGETHER):
-            place, some = groups + size * np.uint64(i), min(_TOGETHER, count - i)
-            encoding.root_power(place, size, some)
+            rows, group = (chunk + WIDTH * i, end - 1), groups + size * np.uint64(i)
+            _start(group, scratch, tables, sources, length, stride, rows, known)
+        unknown = known_keys_lanes.decode_keys(
+            groups, size, chunk, end, known[0], missed, places, hints, unknown
+        )
+        for i in range(0, count, TOGETHER):
+            place, some = groups + size * np.uint64(i), min(TOGETHER, count - i)
             encoding.root_power(place + np.uint64(_R_ELEMENTS), size, some)
         for i in range(count):
             group, first = groups + size * np.uint64(i), chunk + WIDTH * i
@@ -190,6 +205,7 @@ def prepare_rows(
                 mask = load_word(group + np.uint64(MASK + 8 * lane))
                 out[first + lane] = np.uint8(mask & _ONE)
         chunk = end
+    return unknown
 
 
 @leaf

@@ -106,7 +106,7 @@ def root_power(base: Any, stride: Any, count: Any) -> None:
 
 
 @leaf
-def _ratio(y: Any) -> Any:
+def ratio(y: Any) -> Any:
     """Return u = y^2 - 1, v = d y^2 + 1, reduced: x^2 is u / v. y: reduced."""
     yy = field.carry(field.square(y))
     u = field.carry(field.subtract(yy, field.one()))
@@ -120,7 +120,7 @@ def start_decode(words: Any, place: Any) -> None:
 
     words: four vectors, the encodings; the top bit is not looked at.
     """
-    u, v = _ratio(field.from_words(words))
+    u, v = ratio(field.from_words(words))
     cube = field.carry(field.multiply(field.carry(field.square(v)), v))
     power = field.carry(field.multiply(field.carry(field.square(cube)), v))
     field.store(element(place, BASE), field.carry(field.multiply(u, power)))
@@ -135,7 +135,7 @@ def finish_decode(words: Any, place: Any) -> Any:
     with the sign set, which are refused elsewhere (the latter is of small order).
     """
     y = field.from_words(words)
-    u, v = _ratio(y)
+    u, v = ratio(y)
     cube = field.carry(field.multiply(field.carry(field.square(v)), v))
     root = field.carry(field.multiply(u, cube))
     x = field.carry(field.multiply(root, field.load(element(place, POWER))))

@@ -30,9 +30,12 @@ from kernels.lanes64 import (
 GROUPS_MAX: Final = 16
 """Groups of a chunk: what costs one inversion, or a pass of square roots, is done for all."""
 
-_ELEMENTS: Final = 8
-"""Five of `encoding25519.root_power`, three of the caller's."""
-HEAD: Final = _ELEMENTS * ELEMENT_BYTES
+_ROOT_ELEMENTS: Final = 5
+"""Of `encoding25519.root_power`."""
+SPARE: Final = _ROOT_ELEMENTS * ELEMENT_BYTES
+SPARE_BYTES: Final = 3 * ELEMENT_BYTES
+"""Of `known_keys_lanes` until a key is decoded, then the caller's."""
+HEAD: Final = SPARE + SPARE_BYTES
 """R and A, 8 vectors of words."""
 R: Final = HEAD
 A: Final = HEAD + 4 * VECTOR_BYTES

@@ -35,11 +35,14 @@ def read_only_columns(columns: Columns) -> Columns:
 class HostBackend:
     """Implements `kernels.backend.Backend` on the host."""
 
-    def __init__(self, name: Literal["serial", "cpu"], threads: int | None) -> None:
+    def __init__(
+        self, name: Literal["serial", "cpu"], threads: int | None, known_keys: int = 0
+    ) -> None:
         """Start the pool (None: one thread per core) and check the paths of signatures.
 
-        `serial` verifies by libsodium alone, so that it can confirm what another path refused.
-        Raises what `kernels.signatures` does: PathUnavailable, VerdictDiffers.
+        known_keys: see `open_backend`. `serial` verifies by libsodium alone, so that it can confirm
+        what another path refused. Raises what `kernels.signatures` does: PathUnavailable,
+        VerdictDiffers.
         """
         self.name: Literal["serial", "cpu", "gpu"] = name
         self._wide = name == "cpu"
@@ -48,12 +51,17 @@ class HostBackend:
         path: signatures.PathName = signatures.choose_path() if self._wide else "libsodium"
         for used in dict.fromkeys((path, _SINGLE)):
             signatures.start_path(used)
-        self._verifier = signatures.Verifier(path, self._pool)
+        self._verifier = signatures.Verifier(path, self._pool, known_keys)
 
     @property
     def degraded(self) -> str:
         """See Backend.degraded: a host has nothing to give up."""
         return ""
+
+    @property
+    def known_keys(self) -> tuple[int, int]:
+        """See Backend.known_keys."""
+        return self._verifier.known.counts
 
     def hash_messages(self, messages: U8) -> U8:
         """See Backend.hash_messages."""

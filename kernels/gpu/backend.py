@@ -72,6 +72,11 @@ class GpuBackend:
         """Return why the device is not used any more, or nothing."""
         return self._guard.lost
 
+    @property
+    def known_keys(self) -> tuple[int, int]:
+        """See Backend.known_keys: the host's, a device decodes each key."""
+        return self._host.known_keys
+
     def hash_messages(self, messages: U8) -> U8:
         """See Backend.hash_messages; messages of more than one chunk stay on the host."""
         is_known = messages.ndim == 2 and messages.dtype == np.uint8

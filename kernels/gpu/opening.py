@@ -23,7 +23,7 @@ REASON_LENGTH_MAX: Final = 200
 
 
 def open_gpu(
-    settings: DeviceSettings, threads: int | None, tell: Callable[[str], None]
+    settings: DeviceSettings, threads: int | None, known_keys: int, tell: Callable[[str], None]
 ) -> GpuBackend:
     """Open the first device.
 
@@ -33,7 +33,7 @@ def open_gpu(
     device = open_device(settings)
     # The verifier first: accounts take what it leaves.
     verifier = None if SIMULATED else DeviceVerifier(device)
-    host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads)
+    host = HostBackend("serial", 1) if SIMULATED else HostBackend("cpu", threads, known_keys)
     return GpuBackend(host, device, settings, tell, verifier)
 
 

@@ -19,6 +19,7 @@ class FaultyBackend:
         self.name = self._real.name
         self.threads = self._real.threads
         self.degraded = self._real.degraded
+        self.known_keys = self._real.known_keys
         self.faults: set[str] = set()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -26,11 +26,11 @@ def test_names_without_a_device() -> None:
     except DeviceUnavailable:
         events: list[Event] = []
         for name, wanted in (("auto", "cpu"), ("cpu", "cpu"), ("serial", "serial")):
-            backend = open_first(name, 1, None, events.append)
+            backend = open_first(name, 1, 0, None, events.append)
             assert (backend.name, backend.degraded) == (wanted, "")
             backend.close()
         with pytest.raises(DeviceUnavailable):
-            open_first("gpu", 1, None, events.append)
+            open_first("gpu", 1, 0, None, events.append)
         assert events == []
     else:
         pytest.skip("this machine has a device")
@@ -41,6 +41,6 @@ def test_signatures_that_nobody_can_verify_are_explained(monkeypatch: pytest.Mon
     monkeypatch.setenv(VARIABLE, "fast")
     for name in ("auto", "cpu"):
         with pytest.raises(ExplainedError, match="no such path") as caught:
-            open_first(name, 1, None, report_nothing)
+            open_first(name, 1, 0, None, report_nothing)
         assert caught.value.code == "process.signatures"
         assert VARIABLE in caught.value.what_to_do

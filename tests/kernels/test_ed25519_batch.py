@@ -12,6 +12,7 @@ from kernels import ed25519, ed25519_batch
 from kernels.bit_sums25519 import DIGIT_BITS
 from kernels.ed25519_batch import BATCH_MAX, BATCH_MIN, Batches
 from kernels.ed25519_batch_lanes import KEY_WINDOWS, NONCE_WORDS
+from kernels.known_keys import KnownKeys, Misses
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8, U64
 from kernels.memory import zeros
@@ -32,6 +33,7 @@ from tests.kernels.forgeries import (
 pytestmark = needs_lanes
 oracle: Any = spec.oracle
 Rows = tuple[U8, U8, U8]
+ENTRIES = 2**12
 DRAWS = 24
 """Batches of one that a forgery must not pass: torsion alone would let one of two through."""
 
@@ -43,19 +45,31 @@ def joined(*parts: Rows) -> Rows:
 
 
 def judged(rows: Rows, start: int = 0, stop: int | None = None) -> tuple[bool, list[bool]]:
-    """Return whether the equation of rows holds, and who may be valid."""
-    out = np.full(len(rows[0]), 7, np.uint8)
-    end = len(out) if stop is None else stop
-    holds = ed25519_batch._holds(ed25519_batch._open_arrays(), rows, out, start, end)
-    assert (out[:start] == 7).all(), "no other rows are written"
-    assert (out[end:] == 7).all(), "no other rows are written"
-    return holds, out[start:end].astype(bool).tolist()
+    """Return whether the equation of rows holds, and who may be valid: of new and of known keys."""
+    found = []
+    end = len(rows[0]) if stop is None else stop
+    arrays, known = ed25519_batch._open_arrays(), KnownKeys(ENTRIES)
+    for _ in range(2):
+        out = np.full(len(rows[0]), 7, np.uint8)
+        missed = ed25519_batch._prepare(arrays, known, rows, out, start, end)
+        holds = ed25519_batch._is_equal(arrays, end - start)
+        assert (out[:start] == 7).all(), "no other rows are written"
+        assert (out[end:] == 7).all(), "no other rows are written"
+        found.append((holds, out[start:end].astype(bool).tolist()))
+        known.keep(arrays.misses, missed, end - start, np.ones_like(out))
+    assert found[0] == found[1], "a known key is the same key"
+    return found[0]
+
+
+def batches() -> Batches:
+    """Return what verifies and knows no keys."""
+    return Batches(1, KnownKeys(0))
 
 
 def verified(rows: Rows) -> list[bool]:
     """Return the verdicts of a call."""
     out = np.zeros(len(rows[0]), np.uint8)
-    Batches(1).verify_range(*rows, out, 0, len(out))
+    batches().verify_range(*rows, out, 0, len(out))
     return out.astype(bool).tolist()
 
 
@@ -96,13 +110,15 @@ def test_arrays_are_used_again(seed: int) -> None:
     for count in (9 * WIDTH + 5, 4 * WIDTH, 6 * WIDTH + 3, WIDTH, 6 * WIDTH):
         rows = signed_rows(rng, count, 32)
         out = np.zeros(count, np.uint8)
-        assert ed25519_batch._holds(arrays, rows, out, 0, count)
+        assert ed25519_batch._holds(arrays, KnownKeys(0), rows, out, 0, count)
         rows[1][count // 2, 40] ^= np.uint8(1)
-        assert not ed25519_batch._holds(arrays, rows, out, 0, count)
-        every: tuple[Any, ...] = (*arrays[:-1], *arrays.lists)
+        assert not ed25519_batch._holds(arrays, KnownKeys(0), rows, out, 0, count)
+        every: tuple[Any, ...] = (*arrays[:-2], *arrays.misses, *arrays.lists)
         for array in every:
             if count % WIDTH:
-                array.view(np.uint8)[:] = np.frombuffer(rng.bytes(array.nbytes), np.uint8)
+                array.reshape(-1).view(np.uint8)[:] = np.frombuffer(
+                    rng.bytes(array.nbytes), np.uint8
+                )
 
 
 def test_nothing_is_written_beside_arrays(seed: int) -> None:
@@ -112,18 +128,20 @@ def test_nothing_is_written_beside_arrays(seed: int) -> None:
 
     def guarded(array: Any) -> Any:
         length = 4_096 // array.itemsize
-        larger = zeros(len(array) + 2 * length, array.dtype)
+        larger = zeros((len(array) + 2 * length, *array.shape[1:]), array.dtype)
         around.append((larger, length))
         return larger[length:-length]
 
     lists = tuple(guarded(array) for array in opened.lists)
-    arrays = ed25519_batch._Arrays._make([*[guarded(array) for array in opened[:-1]], lists])
+    misses = Misses._make(guarded(array) for array in opened.misses)
+    plain = [guarded(array) for array in opened[:-2]]
+    arrays = ed25519_batch._Arrays._make([*plain, misses, lists])
     for larger, length in around:
         larger[:length] = larger[-length:] = 0x5A
     rows = signed_rows(np.random.default_rng(seed), BATCH_MAX, 8)
     for count in (1, BATCH_MAX):
         out = np.zeros(BATCH_MAX, np.uint8)
-        assert ed25519_batch._holds(arrays, rows, out, 0, count)
+        assert ed25519_batch._holds(arrays, KnownKeys(0), rows, out, 0, count)
         assert out.sum() == count
     for larger, length in around:
         assert (larger[:length] == 0x5A).all()
@@ -132,20 +150,20 @@ def test_nothing_is_written_beside_arrays(seed: int) -> None:
 
 def test_calls_at_once_have_arrays_of_their_own(seed: int) -> None:
     """Threads share what lies ready and nothing that is in use; of spares no more are kept."""
-    batches = Batches(1)
+    made = batches()
     for _ in range(2):
-        taken = [batches._take() for _ in range(2)]
+        taken = [made._take() for _ in range(2)]
         assert taken[0] is not taken[1]
         for arrays in taken:
-            batches._give_back(arrays)
-        assert len(batches._spares) == 1
+            made._give_back(arrays)
+        assert len(made._spares) == 1
     rows = signed_rows(np.random.default_rng(seed), 3 * BATCH_MIN, 16)
     rows[1][BATCH_MIN, 40] ^= np.uint8(1)
     out = np.zeros(3 * BATCH_MIN, np.uint8)
     pool = Pool(3)
     try:
         ranges = [(BATCH_MIN * k, BATCH_MIN * (k + 1)) for k in range(3)]
-        pool.run(batches.verify_range, ranges, *rows, out)
+        pool.run(made.verify_range, ranges, *rows, out)
     finally:
         pool.close()
     assert np.flatnonzero(out == 0).tolist() == [BATCH_MIN]
@@ -172,7 +190,7 @@ def test_calls_with_bad_signatures_fall_back(seed: int) -> None:
     made, _ = corrupted(rng, rows, 9_000)
     made[1][0, 33] ^= np.uint8(1)
     out, single = np.zeros(len(made[0]), np.uint8), np.zeros(len(made[0]), np.uint8)
-    Batches(1).verify_range(*made, out, 0, len(out))
+    batches().verify_range(*made, out, 0, len(out))
     ed25519.verify_range(*made, single, 0, len(single))
     assert (out == single).all()
     assert not out[0]
@@ -283,7 +301,7 @@ def test_odd_encodings(seed: int) -> None:
         for i, may_be_valid in enumerate(passed[2 * WIDTH :]):
             key, signature, _ = cases[start + i]
             assert not (may_be_valid and (is_odd(key) or is_odd(signature[:32])))
-    Batches(1).verify_range(*rows, out, 0, len(out))
+    batches().verify_range(*rows, out, 0, len(out))
     assert out.tolist() == [1] * (2 * WIDTH) + [0] * len(cases)
 
 
@@ -317,6 +335,7 @@ def as_cases(rows: Rows) -> list[Case]:
 def test_numbers_are_drawn_anew(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Every batch asks for a secret of its own; nothing is drawn twice; idle lanes get 0."""
     drawn: list[int] = []
+    known = KnownKeys(0)
     real = secrets.token_bytes
 
     def token_bytes(length: int) -> bytes:
@@ -328,7 +347,7 @@ def test_numbers_are_drawn_anew(monkeypatch: pytest.MonkeyPatch, seed: int) -> N
     arrays = ed25519_batch._open_arrays()
     out, seen = np.zeros(WIDTH + 3, np.uint8), set[int]()
     for _ in range(4):
-        assert ed25519_batch._holds(arrays, rows, out, 0, WIDTH + 3)
+        assert ed25519_batch._holds(arrays, known, rows, out, 0, WIDTH + 3)
         numbers = arrays.numbers[: 4 * WIDTH].reshape(2, 2, WIDTH)
         assert (numbers[1, :, 3:] == 0).all()
         assert (numbers[0] != 0).all()
@@ -344,14 +363,14 @@ def test_without_randomness_nothing_is_judged(monkeypatch: pytest.MonkeyPatch, s
         raise OSError(f"no {length} random bytes")
 
     rows = signed_rows(np.random.default_rng(seed), BATCH_MIN, 8)
-    batches, out = Batches(1), np.zeros(BATCH_MIN, np.uint8)
+    made, out = batches(), np.zeros(BATCH_MIN, np.uint8)
     with monkeypatch.context() as patch:
         patch.setattr(secrets, "token_bytes", token_bytes)
         with pytest.raises(OSError, match="no 32 random bytes"):
-            batches.verify_range(*rows, out, 0, BATCH_MIN)
+            made.verify_range(*rows, out, 0, BATCH_MIN)
     assert not out.any()
-    assert len(batches._spares) == 1
-    batches.verify_range(*rows, out, 0, BATCH_MIN)
+    assert len(made._spares) == 1
+    made.verify_range(*rows, out, 0, BATCH_MIN)
     assert out.all()
 
 

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels import bit_sums25519, curve25519, encoding25519, lanes64, scalar25519
+from kernels import (
+    bit_sums25519,
+    curve25519,
+    encoding25519,
+    known_keys_lanes,
+    lanes64,
+    scalar25519,
+)
 from kernels import ed25519_batch_lanes as batch
 from kernels.curve25519 import ROW_BYTES
 from kernels.ed25519_batch_lanes import LADDER
@@ -105,6 +112,10 @@ class Bounds:
         """Cut 255 bits."""
         return CUT
 
+    def to_words(self, _: Any, a: Limbs) -> None:
+        """Take a canonical one."""
+        within(a, CUT)
+
     def zero(self) -> Limbs:
         """Return 0."""
         return tuple(limbs_of(0))
@@ -140,7 +151,7 @@ def load_row(_: Any) -> tuple[Limbs, ...]:
 def bounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bounds]:
     """Let the bodies of kernels compute with bounds."""
     made = Bounds()
-    for module in (curve25519, encoding25519, bit_sums25519, batch):
+    for module in (curve25519, encoding25519, bit_sums25519, known_keys_lanes, batch):
         for name, value in list(vars(module).items()):
             if hasattr(value, "py_func"):
                 monkeypatch.setattr(module, name, value.py_func)
@@ -178,6 +189,8 @@ KERNELS: dict[str, Callable[[], Any]] = {
     "order": lambda: batch.have_order(PLACE, 1, LADDER),
     "start": lambda: encoding25519.start_decode(PLACE, PLACE),
     "root": lambda: encoding25519.root_power(PLACE, np.uint64(ROW_BYTES), 1),
+    "prove": lambda: known_keys_lanes.prove(PLACE),
+    "moved": lambda: known_keys_lanes._finish_moved(PLACE),
     "finish": lambda: batch._finish(PLACE, PLACE, PLACE, PLACE, PLACE, (PLACE, PLACE)),
 }
 

@@ -63,4 +63,4 @@ def test_cuda_without_its_compiler_is_no_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(opening, "SIMULATED", False)
     monkeypatch.setattr(opening, "require_packages", lambda: None)
     with pytest.raises(DeviceUnavailable, match=r"Failure finding libnvvm\.so: .*CUDA_HOME"):
-        opening.open_gpu(DeviceSettings(), None, lambda _: None)
+        opening.open_gpu(DeviceSettings(), None, 0, lambda _: None)

@@ -22,7 +22,7 @@ class Gpu:
     def __init__(self, settings: DeviceSettings = SETTINGS) -> None:
         """Open it."""
         self.told: list[str] = []
-        self.backend: GpuBackend = open_gpu(settings, 1, self.told.append)
+        self.backend: GpuBackend = open_gpu(settings, 1, 0, self.told.append)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def test_a_device_that_is_lost_in_the_middle_of_a_block(
 ) -> None:
     """The block is VALID all the same, it is said loudly and once, and the node goes on."""
     events: list[Event] = []
-    backend = open_first("gpu", 1, replace(SETTINGS, check_blocks=1), events.append)
+    backend = open_first("gpu", 1, 0, replace(SETTINGS, check_blocks=1), events.append)
     assert isinstance(backend, GpuBackend)
     home = Home(tmp_path / "home", backend=lambda: backend)
     try:
