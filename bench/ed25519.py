@@ -1,6 +1,7 @@
 """Signatures verified per second, path by path, in one run: `python bench/ed25519.py --help`.
 
-- `backend`: what blocks are verified with, `Backend.verify_signatures` of the cpu arm
+- `backend`: what blocks are verified with, `Backend.verify_signatures` of the cpu arm; new keys
+- `known keys`: the same for keys that it has met before, as a node does where senders come again
 - `one by one`: the same lanes without batches, which judge many signatures by one equation
 - `libsodium`: its function from a compiled loop without the interpreter lock; the ratio's baseline
 - `libsodium from Python`: PyNaCl, one call per signature
@@ -10,7 +11,7 @@
 
 Every row names the lanes that `backend` had in its process, and the instructions that were
 withheld from the kernels of that process, which this processor has. With `--lesser` the first two
-paths are also measured in the lanes of lesser processors, in a process for each.
+paths and libsodium are also measured in the lanes of lesser processors, in a process for each.
 
 Each repeat runs all paths one after the other, so that what else the machine does meets them all.
 Figures are medians over repeats; the ratio divides medians of the same threads and batch.
@@ -44,7 +45,7 @@ from rich.table import Table
 
 from bench import machine
 from kernels import ed25519, signatures
-from kernels.backend import DeviceSettings, DeviceUnavailable, open_backend
+from kernels.backend import KNOWN_KEYS, DeviceSettings, DeviceUnavailable, open_backend
 from kernels.host_accounts import read_only
 from kernels.insecure_signer import insecure_public_keys, insecure_sign
 from kernels.layout import U8
@@ -60,6 +61,7 @@ SAMPLE_NS = 20_000_000
 """A sample repeats its batch until about so much time has passed."""
 BATCH_MAX = 1 << 20
 BASELINE = "libsodium"
+KNOWN = "known keys"
 KERNEL = "device, kernel alone"
 LESSER: dict[LanesName, str] = {"avx512": "avx512ifma", "avx2": "avx512f"}
 """What is withheld where those lanes are the best ones; what builds on it goes with it."""
@@ -170,7 +172,7 @@ def run_lesser(name: LanesName, options: list[str]) -> list[dict[str, Any]]:
             check=True,
         )
         rows: list[dict[str, Any]] = json.loads(file.read_text())
-    return [row for row in rows if row["path"] in ("backend", BASELINE)]
+    return [row for row in rows if row["path"] in ("backend", KNOWN, BASELINE)]
 
 
 def run(
@@ -230,6 +232,7 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
     pool = Pool(threads)
     baseline = signatures.Verifier("libsodium", pool)
     backend = open_backend("cpu", threads)
+    knowing = open_backend("cpu", threads, known_keys=KNOWN_KEYS)
     executor = ThreadPoolExecutor(threads)
     count = len(rows[0])
     cuts = [count * part // threads for part in range(threads + 1)]
@@ -238,6 +241,9 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
 
     def by_backend() -> None:
         assert backend.verify_signatures(*rows).all(), "all signatures are valid"
+
+    def by_backend_again() -> None:
+        assert knowing.verify_signatures(*rows).all(), "all signatures are valid"
 
     def by_lanes() -> None:
         verdicts = np.zeros(count, np.uint8)
@@ -256,6 +262,7 @@ def paths(rows: Rows, threads: int) -> dict[str, Verify]:
 
     return {
         "backend": by_backend,
+        **({KNOWN: by_backend_again} if LANES else {}),
         **({"one by one": by_lanes} if LANES else {}),
         BASELINE: by_loop,
         "libsodium from Python": by_each(verify_pynacl),

@@ -12,7 +12,12 @@ import msgspec
 from msgspec import Meta
 
 from engine.gossip.addresses import check_peers_are_used
-from kernels.backend import CHECK_BLOCKS, CROSSOVER_TRANSACTIONS
+from kernels.backend import (
+    CHECK_BLOCKS,
+    CROSSOVER_TRANSACTIONS,
+    KNOWN_KEYS,
+    KNOWN_KEYS_MAX,
+)
 from runtime import settings
 from runtime.logs import LogFormat, LogLevel
 from runtime.settings import Count, Positive, Text
@@ -21,6 +26,7 @@ VARIABLE_PREFIX = "TOS_"
 
 Device = Literal["auto", "cpu", "gpu"]
 Threads = Annotated[int, Meta(ge=0, le=1_024)]
+KnownKeys = Annotated[int, Meta(ge=0, le=KNOWN_KEYS_MAX)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device_check_blocks: Count = CHECK_BLOCKS
     device_memory_mib: Count = 0
     threads: Threads = 0
+    known_keys: KnownKeys = KNOWN_KEYS
     engine_api_address: Text = ""
     engine_api_secret_file: Text = ""
     http_address: Text = "127.0.0.1:8552"
@@ -53,6 +60,8 @@ MEANINGS: Mapping[str, str] = {
     "compared; 0 for none",
     "device_memory_mib": "of the GPU's memory that may be taken; 0 takes most of what is free",
     "threads": "of the CPU for execution; 0 takes every core that the process may use",
+    "known_keys": "senders whose keys are remembered, 32 bytes of memory each, so that more of "
+    "their signatures can be verified; 0 for none",
     "engine_api_address": "where consensus connects: unix: and a path, or a loopback host and a "
     "port; empty is the socket run/engine.sock in the home",
     "engine_api_secret_file": "64 hex digits that callers prove to know; needed at a TCP address",

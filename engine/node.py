@@ -135,6 +135,7 @@ class Node:
             backend=settings.device,
             device=device_settings(settings),
             threads=settings.threads or None,
+            known_keys=settings.known_keys,
             report=self._report,
             pool_listener=outbox.listen if outbox else None,
             software=software_version(),
@@ -298,12 +299,15 @@ def store_config(settings: Settings) -> StoreConfig:
 def gauges(service: Service, store: Store, stream: LogStream) -> Mapping[str, int]:
     """Return the values of the moment, for /metrics."""
     status, use = service.get_status(), store.disk_use()
+    known, decoded = service.backend.known_keys
     return {
         "head_height": status.head.height,
         "finalized_height": status.finalized.height,
         "unfinalized_blocks": len(status.unfinalized),
         "queued_transactions": service.queued_count,
         "degraded": int(bool(service.degraded)),
+        "signature_keys_known": known,
+        "signature_keys_decoded": decoded,
         "log_lines_lost": stream.lost_count,
         "disk_blocks_bytes": use.blocks,
         "disk_history_bytes": use.history,

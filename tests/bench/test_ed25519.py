@@ -22,7 +22,7 @@ def test_rows_say_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 0, result.output
     rows = json.loads(path.read_text())
     names = {"backend", "libsodium", "libsodium from Python", "OpenSSL from Python"}
-    names |= {"one by one"} if LANES else set()
+    names |= {"one by one", "known keys"} if LANES else set()
     assert {(row["path"], row["threads"], row["batch"]) for row in rows} == {
         (name, threads, batch) for name in names for threads in (1, 2) for batch in (1, 9)
     }
@@ -46,7 +46,7 @@ def test_lesser_processors_have_rows() -> None:
     name = ed25519.lesser_lanes()[-1]
     rows = ed25519.run_lesser(name, ["--batch", "9", "--threads", "1", "--repeat", "1"])
     assert [(row["path"], row["lanes"]) for row in rows] == [
-        ("backend", name), ("libsodium", name),
+        ("backend", name), ("known keys", name), ("libsodium", name),
     ]  # fmt: skip
     assert all(ed25519.LESSER[name] in row["withheld"] for row in rows)
 
