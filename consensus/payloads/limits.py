@@ -6,6 +6,7 @@ ACK_INDICES_MAX, which bound what one frame may say.
 
 from dataclasses import dataclass
 
+from consensus.core.types import VALIDATOR_COUNT_MAX
 from consensus.payloads.chunks import CHUNK_BYTES
 
 CHUNKS_ASKED_MAX = 64
@@ -50,18 +51,25 @@ UNASKED_MS_MAX = 10_000
 ENTRIES_MAX = 4_096
 """payloads known at once, of every kind: many are empty and cost no bytes to speak of"""
 READS_MAX = 32
-"""payloads being read back from the executor, or waiting for it"""
+"""payloads being read back from the executor, or waiting for it; and one for each member that has
+none, so that no others keep it waiting for room"""
+READS_QUEUE_MAX = 2 * (READS_MAX + VALIDATOR_COUNT_MAX)
+"""the same with the sets of two epochs, and own pushes"""
 READS_PER_PEER_MAX = 4
 STRANGERS_READS_MAX = 8
 """of them for strangers: members find room whatever strangers ask for"""
+MEMBER_READ_BYTES_PER_S = 2**28
+"""what may be read back for one member, a second of it at once: what it is sent, were it all asked
+of this node; one that asks for a chunk of each block costs four tenths of a processor at most"""
 STRANGER_READ_BYTES_PER_S = 2**25
 """what may be read back for one peer outside the set"""
 STRANGERS_READ_BYTES_PER_S = 2**26
 """the same for all of them together: about a tenth of a processor, here and in the executor"""
 READ_COST_BYTES_MIN = 2**19
 """what a reading counts for at least, also one that finds nothing"""
-STRANGER_BUCKETS_MAX = 4_096
-"""peers whose reading is remembered; beyond, the one that read longest ago is forgotten"""
+READ_BUCKETS_MAX = 4_096
+"""members, and as many strangers, whose reading is remembered; beyond, the one that read longest
+ago is forgotten"""
 READ_ASKERS_MAX = 64
 """GETs that wait for one reading"""
 

@@ -23,7 +23,7 @@ from consensus.payloads.limits import (
     CHUNKS_PER_TURN,
     FRAMES_PER_TURN,
     IDLE_POLL_MS,
-    READS_MAX,
+    READS_QUEUE_MAX,
     STOP_MS_MAX,
     WORK_POLL_MS,
     MemoryLimits,
@@ -84,7 +84,7 @@ class Payloads:
         self._peers: tuple[frozenset[bytes], dict[bytes, str]] | None = None
         """what `set_peers` said and the thread has not done yet"""
         self._penalties: list[tuple[bytes, str]] = []
-        self._reads: queue.Queue[Read | None] = queue.Queue(2 * READS_MAX)
+        self._reads: queue.Queue[Read | None] = queue.Queue(READS_QUEUE_MAX)
         self._connected: frozenset[bytes] = frozenset()
         self._link_counts: dict[str, int] = {}
         self._is_stopping = False

@@ -144,7 +144,7 @@ class Transfer:
             return
         entry: Entry | None = None
         if found is not None and found[0].commitment == commitment:
-            is_for_strangers = bool(reading.stranger) and not reading.is_push
+            is_for_strangers = reading.is_strangers and not reading.is_push
             entry = self._keep(*found, Standing.CACHED, now_ms, is_for_strangers=is_for_strangers)
         elif found is not None:  # a block's hash binds its commitment: no header says such a pair
             for asker in dict.fromkeys(asker for asker, _ in reading.askers):

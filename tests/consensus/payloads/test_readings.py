@@ -1,4 +1,4 @@
-"""What is read back for peers: strangers are bounded in every direction, members in none."""
+"""What is read back for peers: all are bounded in every direction, members more generously."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,10 @@ from consensus.payloads import frames
 from consensus.payloads import readings as readings_module
 from consensus.payloads.chunks import CHUNK_BYTES, tree_of
 from consensus.payloads.limits import (
+    MEMBER_READ_BYTES_PER_S,
+    MEMBER_SERVED_BYTES_PER_S,
     READ_COST_BYTES_MIN,
+    READS_MAX,
     READS_PER_PEER_MAX,
     SERVED_BURST_PAYLOADS,
     STRANGER_READ_BYTES_PER_S,
@@ -75,14 +78,43 @@ def test_strangers_have_a_rate_of_readings(payload_bytes: int, keys: int) -> Non
     assert min(4 * rate // cost, 400) * 9 // 10 < found <= most
 
 
-def test_members_are_read_for_as_fast_as_it_goes() -> None:
-    """Also while strangers have used up all that is theirs."""
+def test_members_have_a_rate_of_their_own() -> None:
+    """Also while strangers have used up all that is theirs; one member takes nothing of another."""
     readings = Readings(MEMORY)
     names = [stranger(n) for n in range(20)]
     read_for(readings, names, seconds=1, payload_bytes=PAYLOAD_BYTES_MAX, is_member=False)
     assert readings.ask(names[0], get_of(10**6), is_member=False, now_ms=1_000) is None
-    found = read_for(readings, [MEMBER], seconds=4, payload_bytes=PAYLOAD_BYTES_MAX, is_member=True)
-    assert found == 4_000 // TURN_MS
+    for seconds in (1, 6):
+        key = bytes([seconds]) * 32
+        found = read_for(readings, [key], seconds=seconds, payload_bytes=2**23, is_member=True)
+        least = MEMBER_READ_BYTES_PER_S // 2**23 * seconds
+        most = least + MEMBER_READ_BYTES_PER_S // 2**23 + 2
+        assert min(least, seconds * 1_000 // TURN_MS) <= found <= most
+    assert found < 6_000 // TURN_MS, "a faulty one does not keep the executor busy for ever"
+    assert readings.ask(MEMBER, get_of(10**6), is_member=True, now_ms=6_000)
+
+
+def test_a_member_that_catches_up_is_never_refused() -> None:
+    """Who takes every payload whole, as fast as one member is sent anything, from the first on."""
+    per_s = MEMBER_SERVED_BYTES_PER_S // 2**23
+    readings = Readings(MEMORY)
+    for number in range(20 * per_s):
+        get = get_of(number)
+        assert readings.ask(MEMBER, get, is_member=True, now_ms=number * 1_000 // per_s)
+        assert readings.take(get.block_hash, get.commitment, 2**23)
+
+
+def test_members_find_room_whatever_others_ask_for() -> None:
+    """Eight faulty ones fill all readings: each other member has one all the same."""
+    readings = Readings(MEMORY)
+    for number in range(READS_MAX + 8):
+        readings.ask(bytes([number % 8]) * 32, get_of(number), is_member=True, now_ms=0)
+    assert len(readings) == READS_MAX
+    assert readings.ask(stranger(0), get_of(100), is_member=False, now_ms=0) is None
+    for number in range(200, 220):
+        name = number.to_bytes(32, "big")
+        assert readings.ask(name, get_of(number), is_member=True, now_ms=0)
+        assert readings.ask(name, get_of(number + 100), is_member=True, now_ms=0) is None
 
 
 def test_a_follower_is_not_held_up() -> None:
@@ -113,11 +145,11 @@ def test_strangers_leave_room_among_the_readings() -> None:
 
 def test_what_is_remembered_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger more than there is room for puts the one out that read longest ago."""
-    monkeypatch.setattr(readings_module, "STRANGER_BUCKETS_MAX", 3)
+    monkeypatch.setattr(readings_module, "READ_BUCKETS_MAX", 3)
     readings = Readings(MEMORY)
     for number in range(10):
         read_for(readings, [stranger(number)], seconds=1, payload_bytes=0, is_member=False)
-        assert len(readings._quotas._of_peer) <= 3
+        assert len(readings._strangers._of_peer) <= 3
 
 
 def read_back(
