@@ -33,8 +33,9 @@ class LinkLimits:
     stranger_burst_bytes: int
 
 
-FRAME_COST_BYTES = 64
-"""what a frame costs of its sender's quota beside its own bytes"""
+FRAME_COST_BYTES = 512
+"""what a frame costs of its sender's quota beside its own bytes: to take the smallest in and decode
+it is as much work as to take in some kilobytes of a large one"""
 
 # Milliseconds of a clock that never goes back.
 RETRY_FIRST_MS = 250

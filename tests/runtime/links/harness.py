@@ -28,7 +28,7 @@ OPEN_LIMITS = LinkLimits(
     member_bytes_per_s=10**9,
     member_burst_bytes=10**9,
     stranger_bytes_per_s=1,
-    stranger_burst_bytes=1_000,
+    stranger_burst_bytes=4_000,
 )
 
 

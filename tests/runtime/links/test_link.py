@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from runtime.links import Link, LinkError
+from runtime.links.limits import FRAME_COST_BYTES
 from tests.runtime.links.harness import LIMITS, OPEN_LIMITS, Net, connect, pair
 
 KEYS = [pair(number).public_key for number in range(5)]
@@ -126,7 +127,7 @@ def test_strangers_have_small_quotas(net: Net) -> None:
     net.run(lambda: b.counts["frames_in"] + b.counts.get("dropped_quota", 0) == 40)
     senders = [key for key, _ in net.received[id(b)]]
     assert senders.count(KEYS[1]) == 20
-    assert senders.count(KEYS[3]) == 1_000 // 164
+    assert senders.count(KEYS[3]) == OPEN_LIMITS.stranger_burst_bytes // (100 + FRAME_COST_BYTES)
 
 
 def test_strangers_leave_room_for_members(net: Net) -> None:
