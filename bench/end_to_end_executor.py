@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from engine.events import BlockExecuted, BlockInvalid, Event, Finalized, Stopped
-from engine.service import open_service
+from engine.opening import open_service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
 from engine_api.server import EngineApiServer

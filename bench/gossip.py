@@ -31,8 +31,8 @@ from engine.client import Client
 from engine.dev import dev_genesis
 from engine.gossip.outbox import Outbox
 from engine.gossip.runner import GossipConfig, GossipRunner
+from engine.opening import open_service
 from engine.queries.server import QueryServer
-from engine.service import open_service
 from engine.store.store import Store
 from runtime.keypair import KeyPair
 

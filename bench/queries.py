@@ -28,9 +28,9 @@ import click
 from bench import machine
 from engine.address import encode_address
 from engine.dev import dev_genesis, dev_key
+from engine.opening import open_service
 from engine.queries import answers
 from engine.queries.server import QueryServer
-from engine.service import open_service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
 

@@ -3,7 +3,8 @@
 A process that ends is noticed by its parent; one that is stopped or locked up is not. GetStatus
 never waits for the executor's work (spec/engine_api.md), so an executor that has answered in its
 life and then says nothing for SILENT_MAX_MS, asked again and again on a connection of its own,
-does nothing else either. How it is ended and started: `supervisor.py`.
+does nothing else either; nor does one that says itself that it is locked up. How it is ended and
+started: `supervisor.py`.
 """
 
 import threading

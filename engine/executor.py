@@ -93,7 +93,9 @@ class Executor:
         self.head = self.safe = chain.finalized.block_hash
         self.degraded = ""
         self.moved: Callable[[Node], None] | None = None
-        """is told the head while the state stands on it, before blocks beside it are abandoned"""
+        """is told the head while the state stands on it or above, before blocks beside it go"""
+        self.goes_on: Callable[[], None] = lambda: None
+        """is told before each of many blocks that are executed in one call"""
         self.tell = report
         """lets a person know"""
         self._clock_ns = clock_ns
@@ -391,6 +393,7 @@ class Executor:
             fields = Header.decode(stored.header)
             context = self.context(fields.height, fields.fee_recipient)
             execution = Execution(is_verified=all_verified, keeps_parties=True)
+            self.goes_on()
             self.chain.revive(node, payload, context, execution)
 
     def _trim(self) -> None:
@@ -415,6 +418,7 @@ class Executor:
             for stored in self.store.unfinalized():
                 payload = self.store.payload(stored.block_hash)
                 assert payload is not None, "payloads above finalized are never pruned"
+                self.goes_on()
                 self.replay(stored.header, payload)
             for name in (self.head, self.safe):
                 assert name in self.chain, "what was followed is stored"

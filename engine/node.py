@@ -22,8 +22,9 @@ from engine.gossip.addresses import check_address, open_key, parse_peers
 from engine.gossip.outbox import Outbox
 from engine.gossip.runner import GossipConfig, GossipRunner
 from engine.metrics import NodeMetrics
+from engine.opening import open_service
 from engine.queries.server import QueryServer
-from engine.service import Service, open_service
+from engine.service import Service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
 from engine_api.auth import create_secret, read_secret
@@ -298,7 +299,7 @@ def store_config(settings: Settings) -> StoreConfig:
 
 def gauges(service: Service, store: Store, stream: LogStream) -> Mapping[str, int]:
     """Return the values of the moment, for /metrics."""
-    status, use = service.get_status(), store.disk_use()
+    status, use = service.status, store.disk_use()
     known, decoded = service.backend.known_keys
     return {
         "head_height": status.head.height,

@@ -14,33 +14,29 @@ from functools import partial
 from typing import TypeVar
 
 from engine import confirm, header_checks
-from engine.backends import open_first
 from engine.bad_blocks import BadBlocks, room_bytes
 from engine.building import PayloadBuilder
 from engine.chain import DepthExceeded
 from engine.codec import payload_commitment
 from engine.errors import InvalidPayload
-from engine.events import BlockInvalid, Notice, Report, Stopped, report_nothing
+from engine.events import BlockInvalid, Notice, Report, Stopped
 from engine.executor import Executor
 from engine.genesis import validator_set_id
 from engine.header import Header
 from engine.indexer import Indexer
-from engine.mempool import Listener, Mempool
+from engine.mempool import Mempool
 from engine.pool_keeper import PoolKeeper
-from engine.pool_rules import PoolAnswer, PoolLimits
-from engine.recovery import recover
+from engine.pool_rules import PoolAnswer
 from engine.store.errors import StoreFull
 from engine.store.store import Store
 from engine.store.values import StoredBlock
 from engine.transition import StageTimer, announce_payload
 from engine.verdicts import FinalizedBlock, Judged, refused
-from engine.verified import MARKS_MAX, VerifiedMarks
 from engine.views import Views, status_answer
 from engine.writer import Writer
 from engine_api import checks
 from engine_api.protocol import NEVER, Deadline
 from engine_api.types import (
-    API_VERSION,
     BOOT_ID_BYTES,
     Bodies,
     Body,
@@ -59,7 +55,7 @@ from engine_api.types import (
     Verdict,
     Versions,
 )
-from kernels.backend import Backend, DeviceSettings, open_backend
+from kernels.backend import Backend
 from kernels.layout import U8
 
 T = TypeVar("T")
@@ -68,7 +64,7 @@ JUDGE_ATTEMPTS = 2
 
 
 class Service:
-    """An ExecutionEngine over one home; made by `open_service`."""
+    """An ExecutionEngine over one home; made by `opening.open_service`."""
 
     def __init__(
         self,
@@ -99,6 +95,7 @@ class Service:
         """accounts and followed blocks, for readers on any thread"""
         self._status = self._make_status()
         self._writer = Writer()
+        executor.goes_on = self._writer.go_on
         self._indexer = Indexer(store, make_again=self._make_again, report=report, fail=self._stop)
 
     @property
@@ -120,6 +117,11 @@ class Service:
     def pool(self) -> Mempool:
         """What waits, and what became of the rest."""
         return self._keeper.pool
+
+    @property
+    def status(self) -> StatusAnswer:
+        """What the last change left."""
+        return self._status
 
     def mark_verified(self, hashes: U8) -> None:
         """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
@@ -144,14 +146,15 @@ class Service:
     # Calls that read
 
     def get_status(self, deadline: Deadline = NEVER) -> StatusAnswer:
-        """Return what the last change left."""
+        """Return what the last change left; raises UNAVAILABLE where no other one will come."""
+        self._writer.check_moving()
         return self._status
 
     def health(self, deadline: Deadline = NEVER) -> HealthAnswer:
         """Return whether the service serves; it never waits."""
         return HealthAnswer(
             boot_id=self.boot_id,
-            not_serving=self.failure or self._store.no_room(),
+            not_serving=self.failure or self._writer.locked_up() or self._store.no_room(),
             finalized_height=self._status.finalized.height,
             free_disk_bytes=self._store.disk_use().free,
         )
@@ -453,41 +456,3 @@ class Service:
         except Exception as error:
             self._report(Notice(text=f"a stored block cannot be read: {error}"))
             raise EngineApiError(ErrorCode.INTERNAL, str(error)) from error
-
-
-def open_service(
-    store: Store,
-    *,
-    backend: str | Backend = "auto",
-    threads: int | None = None,
-    known_keys: int = 0,
-    device: DeviceSettings | None = None,
-    report: Report = report_nothing,
-    pool_limits: PoolLimits | None = None,
-    pool_listener: Listener | None = None,
-    verified_max: int = MARKS_MAX,
-    software: str = "tos",
-) -> Service:
-    """Recover from an open store and serve; the caller closes the store after the service.
-
-    backend: "auto" (a device if there is one, else the CPU), "cpu", "gpu", "serial", or an open
-    backend, which is then the service's to close. threads, known_keys, device: see
-    `kernels.backend.open_backend`. Raises DeviceUnavailable, StoreError.
-    """
-    first = backend
-    if isinstance(first, str):
-        first = open_first(first, threads, known_keys, device, report)
-    serial = first if first.name == "serial" else open_backend("serial")
-    backends = [first] if first is serial else [first, serial]
-    marks = VerifiedMarks(verified_max)
-    try:
-        executor = recover(store, first, serial=serial, marks=marks, report=report)
-    except BaseException:
-        for opened in backends:
-            opened.close()
-        raise
-    keeper = PoolKeeper(executor, report=report, limits=pool_limits, listener=pool_listener)
-    versions = Versions(api=API_VERSION, header=1, payload=1, state=1, software=software)
-    service = Service(store, executor, keeper, backends=backends, versions=versions, report=report)
-    service.load_pool()
-    return service

@@ -2,9 +2,11 @@
 
 Whoever wants something of the chain hands a function over and waits. A call whose deadline passes
 while it waits is taken out of the queue; one that runs stops where it asks its deadline itself.
+What neither ends nor says that it goes on (`go_on`) for STEP_MS_MAX is locked up.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,6 +17,11 @@ from engine_api.types import EngineApiError, ErrorCode
 
 WAITING_MAX = 64
 """Calls that wait; as many as a server lets in."""
+STEP_MS_MAX = 600_000
+"""For the longest piece of work between two signs of life, a block of four million transactions on
+a host that verifies each signature by itself and on one thread: three times that. A disk on which
+something takes longer is no place for a node."""
+NS_PER_MS = 1_000_000
 POLL_MS = 50
 """How often a waiting caller looks at its deadline."""
 
@@ -52,8 +59,17 @@ class _Job(Generic[T]):
 class Writer:
     """Runs functions one after the other on a thread of its own."""
 
-    def __init__(self, waiting_max: int = WAITING_MAX) -> None:
+    def __init__(
+        self,
+        waiting_max: int = WAITING_MAX,
+        *,
+        step_ms_max: int = STEP_MS_MAX,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         """Start the thread."""
+        self._step_ms_max, self._clock_ns = step_ms_max, clock_ns
+        self._sign_ns: int | None = None
+        """of the last sign of life of what runs; None: nothing runs"""
         self._condition = threading.Condition()
         self._queue: deque[_Job[object]] = deque()
         self._waiting_max = waiting_max
@@ -86,6 +102,23 @@ class Writer:
             raise job.error
         return job.result  # type: ignore[return-value]  # it is set when there is no error
 
+    def go_on(self) -> None:
+        """Say, from work that has many long pieces, that another one begins."""
+        self._sign_ns = self._clock_ns()
+
+    def locked_up(self) -> str:
+        """Say that the thread is locked up, and since when, or nothing; for any thread."""
+        sign_ns = self._sign_ns
+        silent_ms = 0 if sign_ns is None else (self._clock_ns() - sign_ns) // NS_PER_MS
+        if silent_ms <= self._step_ms_max:
+            return ""
+        return f"the executor is locked up: its work has not moved for {silent_ms} ms"
+
+    def check_moving(self) -> None:
+        """Raise UNAVAILABLE where the thread is locked up."""
+        if why := self.locked_up():
+            raise EngineApiError(ErrorCode.UNAVAILABLE, why)
+
     def close(self) -> None:
         """Finish what runs and refuse what waits; no call comes in afterwards."""
         with self._condition:
@@ -113,4 +146,6 @@ class Writer:
                         return
                     self._condition.wait()
                 job = self._queue.popleft()
+            self.go_on()
             job.run()
+            self._sign_ns = None

@@ -431,9 +431,7 @@ class Queries:
     def _stored(self, name: bytes) -> StoredBlock | None:
         """Return a block that was VALID: one that is final, or that is executed here."""
         stored = self._store.block(name)
-        if stored is None or any(
-            name == item.hash for item in self.service.get_status().unfinalized
-        ):
+        if stored is None or any(name == item.hash for item in self.service.status.unfinalized):
             return stored
         final = self._store.block_at(stored.height)
         return stored if final is not None and final.block_hash == name else None

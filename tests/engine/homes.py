@@ -13,7 +13,8 @@ from engine.codec import payload_commitment
 from engine.events import Event
 from engine.genesis import Genesis, Parameters, genesis_hash, make_genesis, transaction_domain
 from engine.header import Header
-from engine.service import Service, open_service
+from engine.opening import open_service
+from engine.service import Service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
 from engine.types import Epoch, Hash32, Height, PublicKey, TimestampMs

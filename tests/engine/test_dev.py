@@ -12,7 +12,7 @@ import pytest
 from engine import dev
 from engine.events import Event, Finalized
 from engine.node import Ready
-from engine.service import open_service
+from engine.opening import open_service
 from engine.store.config import StoreConfig
 from engine.store.store import Store
 

@@ -375,6 +375,32 @@ def test_calls_from_many_threads(home: Home) -> None:
     assert len(home.service.get_status().unfinalized) == 8
 
 
+def test_a_service_that_is_locked_up_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a status to see a sign of life gets none, until the work moves."""
+    go, busy = threading.Event(), threading.Event()
+
+    def work(_: executor.Executor) -> bool:
+        busy.set()
+        return go.wait(WAIT_S)
+
+    before = home.service.get_status()
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(home.service.ask, "work that does not end", work)
+        assert busy.wait(WAIT_S)
+        assert home.service.get_status() == before
+        monkeypatch.setattr(home.service._writer, "_step_ms_max", -1)
+        with pytest.raises(EngineApiError, match="locked up") as caught:
+            home.service.get_status()
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+        assert "locked up" in home.service.health().not_serving
+        assert home.service.status == before
+        monkeypatch.setattr(home.service._writer, "_step_ms_max", 10**6)
+        assert home.service.get_status() == before
+        go.set()
+        assert call.result()
+    assert home.service.health().not_serving == ""
+
+
 def test_closing_refuses_what_comes_later(tmp_path: Path) -> None:
     """A call to a closed service is UNAVAILABLE."""
     home = Home(tmp_path / "home")

@@ -148,8 +148,13 @@ def test_forks_finalizations_and_restarts(walker: Walker) -> None:
 
 
 def test_dropped_results_come_back(tmp_path: Path) -> None:
-    """Of more than 2K blocks the oldest lose their results, and any can still be followed."""
+    """Of more than 2K blocks the oldest lose their results, and any can still be followed.
+
+    Each of them that is executed again is a sign of life.
+    """
     home = Home(tmp_path / "home")
+    signs: list[int] = []
+    home.service._executor.goes_on = lambda: signs.append(1)
     tips: list[Block] = []
     for salt in range(1, 13):
         parent: Block | None = None
@@ -168,6 +173,7 @@ def test_dropped_results_come_back(tmp_path: Path) -> None:
         child = home.maker.block(tip, 99)
         assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
         assert len(home.service.get_status().unfinalized) <= 2 * DEPTH
+    assert len(signs) > 2 * len(tips)
     home.close()
 
 

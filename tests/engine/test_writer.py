@@ -115,3 +115,29 @@ def test_closing_finishes_what_runs_and_refuses_what_waits() -> None:
     with pytest.raises(EngineApiError) as caught:
         writer.call("later", lambda: None, NEVER)
     assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+def test_work_that_does_not_move_is_told() -> None:
+    """A thread is locked up after the limit, not before, not while work goes on, not when idle."""
+    now_ns = 0
+    writer = Writer(step_ms_max=100, clock_ns=lambda: now_ns)
+    with ThreadPoolExecutor(1) as threads:
+        blocker = Blocker(writer, threads)
+        now_ns = 100_999_999
+        assert writer.locked_up() == ""
+        writer.check_moving()
+        now_ns = 101_000_000
+        assert "101 ms" in writer.locked_up()
+        with pytest.raises(EngineApiError) as caught:
+            writer.check_moving()
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+        writer.go_on()
+        assert writer.locked_up() == ""
+        now_ns = 300_000_000
+        assert writer.locked_up()
+        blocker.go.set()
+        assert blocker.call.result() == "done"
+    writer.call("waiting for the end of that", lambda: None, NEVER)
+    writer.close()
+    now_ns = 10**18
+    assert writer.locked_up() == ""
