@@ -1,4 +1,4 @@
-"""Kernels are compiled before a node is ready, not while it owes others an answer.
+"""Kernels are compiled and loaded before a node is ready, not while it owes others an answer.
 
 The first start of another version, or on another processor, finds nothing compiled. A process of
 its own does it, so that what a device needs there is given back, and of several nodes on a machine
@@ -10,6 +10,7 @@ import sys
 import time
 
 from kernels import warm
+from kernels.backend import Backend
 from runtime.logs import Logger
 from runtime.tied import tied_command
 
@@ -36,3 +37,15 @@ def compile_kernels(log: Logger) -> None:
         log.warning("kernels were not compiled ahead", code=code, ms=ms)
     else:
         log.info("kernels are compiled", ms=ms)
+
+
+def load_kernels(backend: Backend) -> None:
+    """Call everything once with made-up work: a process loads a kernel when it first calls it.
+
+    That is 0.2 s, which the first transactions and the first block would wait for. What a device
+    runs was loaded when it was opened.
+    """
+    warm.exercise_marks()
+    warm.exercise_pool()
+    if backend.name != "gpu":
+        warm.exercise(backend)

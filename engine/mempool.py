@@ -50,7 +50,7 @@ from engine.pool_rules import (
     status_of_leaving,
 )
 from engine.transition import LedgerRules
-from kernels import accounts, pending, pending_rows
+from kernels import accounts, memory, pending, pending_rows
 from kernels.host_accounts import key_words, read_only
 from kernels.layout import NO_SLOT, U8, U32, U64
 from kernels.pending_rows import Pending
@@ -148,6 +148,11 @@ class Mempool:
             at_ms=at_ms,
             covered_from_ms=covered,
         )
+
+    def take_memory(self) -> None:
+        """Take the memory of the tables now: the first batch reaches for all of it, at random."""
+        for table in (self.rows.by_hash, self.rows.by_pair, self.rows.by_key):
+            memory.take(table)
 
     def find(self, hashes: U8) -> U32:
         """Return the rows of (n, 32) hashes, (n,) uint32, NO_SLOT for those that do not wait."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine import events
 from engine.backends import device_settings
-from engine.compiling import compile_kernels
+from engine.compiling import compile_kernels, load_kernels
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
 from engine.gossip.addresses import check_address, open_key, parse_peers
@@ -131,17 +131,7 @@ class Node:
         self._tell_notices(store)
         self._metrics = NodeMetrics(software_version(), store.genesis_hash)
         outbox = Outbox() if settings.gossip_listen else None
-        service = open_service(
-            store,
-            backend=settings.device,
-            device=device_settings(settings),
-            threads=settings.threads or None,
-            known_keys=settings.known_keys,
-            report=self._report,
-            pool_listener=outbox.listen if outbox else None,
-            software=software_version(),
-        )
-        stack.callback(service.close)
+        service = self._open(store, outbox, stack)
         self._metrics.watch(lambda: gauges(service, store, self._stream))
         address = engine_api_address(self.home, settings)
         server = EngineApiServer(
@@ -183,6 +173,24 @@ class Node:
             finalized=store.finalized.block_hash,
             genesis=store.genesis_hash,
         )
+        return service
+
+    def _open(self, store: Store, outbox: Outbox | None, stack: ExitStack) -> Service:
+        """Return a service that nothing has to be compiled, loaded or found room for any more."""
+        settings = self.settings
+        service = open_service(
+            store,
+            backend=settings.device,
+            device=device_settings(settings),
+            threads=settings.threads or None,
+            known_keys=settings.known_keys,
+            report=self._report,
+            pool_listener=outbox.listen if outbox else None,
+            software=software_version(),
+        )
+        stack.callback(service.close)
+        load_kernels(service.backend)
+        service.take_memory()
         return service
 
     def _start_gossip(

@@ -123,6 +123,11 @@ class Service:
         """What the last change left."""
         return self._status
 
+    def take_memory(self) -> None:
+        """Take the memory that the first batch would wait for."""
+        self._executor.marks.take_memory()
+        self.pool.take_memory()
+
     def mark_verified(self, hashes: U8) -> None:
         """Take the signatures of (n, 32) transaction hashes as valid: the caller verified them."""
         self._executor.marks.mark(hashes)

@@ -11,10 +11,9 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import marks
+from kernels import marks, memory
 from kernels.host_accounts import key_words, read_only
 from kernels.layout import U8, U64
-from kernels.memory import zeros
 
 MARKS_MAX = 2**21
 """Marks that are kept unless the opener says otherwise: 40 bytes each."""
@@ -30,9 +29,9 @@ class VerifiedMarks:
         buckets = 1
         while buckets * marks.WAYS < marks_max:
             buckets *= 2
-        self._tags: U64 = zeros((buckets, marks.WAYS), np.uint64)
-        self._kept: U64 = zeros((buckets * marks.WAYS, 4), np.uint64)
-        self._turns: U8 = zeros(buckets, np.uint8)
+        self._tags: U64 = memory.zeros((buckets, marks.WAYS), np.uint64)
+        self._kept: U64 = memory.zeros((buckets * marks.WAYS, 4), np.uint64)
+        self._turns: U8 = memory.zeros(buckets, np.uint8)
         self._secret = read_only(np.frombuffer(secrets.token_bytes(SECRET_BYTES), np.uint64).copy())
         self._mutex = threading.Lock()
 
@@ -40,6 +39,11 @@ class VerifiedMarks:
     def marks_max(self) -> int:
         """The most marks that are kept."""
         return len(self._kept)
+
+    def take_memory(self) -> None:
+        """Take the memory now: the first batch reaches for all of it, at random."""
+        for table in (self._tags, self._kept):
+            memory.take(table)
 
     def is_verified(self, hashes: U8) -> NDArray[np.bool_]:
         """Say for each of (n, 32) transaction hashes whether it is marked: (n,) bool."""

@@ -55,6 +55,20 @@ def test_what_is_compiled_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     assert compile_and_log() == ["info: compiling kernels", "info: kernels are compiled"]
 
 
+def test_kernels_are_loaded_before_they_are_needed() -> None:
+    """A process that has loaded them loads none for its first block and its first batch."""
+    code = (
+        "from engine import compiling; from kernels import pending, settle;"
+        "from kernels.backend import open_backend; backend = open_backend('cpu', 1);"
+        "compiling.load_kernels(backend); backend.close();"
+        "print(len(pending.admit.overloads), len(settle.apply_part.overloads))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["1", "1"]
+
+
 def test_a_compiler_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The executor goes on: what is missing is compiled when it is called."""
     monkeypatch.setattr(warm, "is_warm", lambda: False)

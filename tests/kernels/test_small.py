@@ -1,6 +1,9 @@
 """The small parts that kernels stand on: bitmaps, thread pool, large arrays."""
 
+import platform
+import resource
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,3 +89,24 @@ def test_large_arrays_are_zero_and_aligned(shape: int | tuple[int, ...]) -> None
     assert array.size == 0 or array.ctypes.data % 64 == 0
     array[...] = 1
     assert array.all()
+
+
+def resident_bytes() -> int:
+    """Return the memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def test_memory_is_taken_ahead_and_stays_as_it_is() -> None:
+    """All pages are there afterwards, with what was written to some of them; small ones too."""
+    array = memory.zeros(8 * memory.HUGE_PAGE_BYTES, np.uint8)
+    array[5] = 7
+    before = resident_bytes()
+    memory.take(array)
+    version = tuple(int(part) for part in platform.release().split(".")[:2])
+    if version >= (5, 14):
+        assert resident_bytes() - before >= 6 * memory.HUGE_PAGE_BYTES
+    assert (array[5], int(array.sum())) == (7, 7)
+    small = memory.zeros(100, np.uint64)
+    memory.take(small)
+    assert not small.any()
