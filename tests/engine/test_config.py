@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import KEYS, Config, Settings, load_config, template, variable
+from kernels.backend import KNOWN_KEYS_MAX
 from runtime.settings import FILE_BYTES_MAX, ConfigError, flag
 
 
@@ -52,6 +53,8 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_file(tmp_path: P
         ("keep_blocks = true", "config.value", ["keep_blocks"]),
         ("keep_blocks = 1.0", "config.value", ["keep_blocks"]),
         ("keep_blocks = 9223372036854775808", "config.value", ["keep_blocks"]),
+        ("known_keys = -1", "config.value", ["known_keys"]),
+        (f"known_keys = {KNOWN_KEYS_MAX + 1}", "config.value", ["known_keys"]),
         ("device = 'tpu'", "config.value", ["device", "auto, cpu, gpu"]),
         ("keep_blocks = ", "config.syntax", ["Invalid value"]),
         ("keep_blocks = 1\nkeep_blocks = 2", "config.syntax", ["overwrite"]),

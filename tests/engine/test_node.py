@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from engine_api.auth import read_secret
 from engine_api.client import EngineApiClient
 from engine_api.protocol import Deadline
 from engine_api.types import EngineApiError, ErrorCode
+from kernels.backend import KNOWN_KEYS
+from kernels.ed25519_batch import BATCH_MIN
+from kernels.processor import LANES
 from runtime.logs import LogStream, open_log
 from tests.engine.homes import Maker
 from tests.engine_api.toy import Block
@@ -98,6 +102,30 @@ def test_blocks_and_finalization_are_told(tmp_path: Path) -> None:
     assert Path(invalid["kept_in"]).is_dir()
     assert life.lines("finalized")[0]["height"] == 1
     assert [line["event"] for line in life.lines()][-2:] == ["stopping", "stopped"]
+
+
+@pytest.mark.skipif(not LANES, reason="libsodium decodes keys by itself")
+@pytest.mark.parametrize("known_keys", [KNOWN_KEYS, 0])
+def test_senders_that_come_again_are_known(tmp_path: Path, known_keys: int) -> None:
+    """The keys of the second block were those of the first; the setting says if they are kept."""
+    life = Life(tmp_path, known_keys=known_keys)
+    first = life.maker.block(None, 1, BATCH_MIN)
+    second = life.maker.block(first, 2, BATCH_MIN)
+    pages = []
+
+    def act(ready: dict[str, Any]) -> None:
+        with life.client(ready) as client:
+            for block in (first, second):
+                client.new_payload(block.header, block.payload)
+        with urllib.request.urlopen(f"http://{ready['http']}/metrics", timeout=10) as answer:
+            pages.append(answer.read().decode())
+        end()
+
+    assert life.run(act)
+    known = BATCH_MIN if known_keys else 0
+    (page,) = pages
+    assert f"tos_signature_keys_known {known}.0" in page
+    assert f"tos_signature_keys_decoded {2 * BATCH_MIN - known}.0" in page
 
 
 def test_a_node_without_room_is_not_ready_and_says_so_once(tmp_path: Path) -> None:

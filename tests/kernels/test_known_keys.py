@@ -8,7 +8,7 @@ import pytest
 
 import spec.oracle
 from kernels import ed25519_batch
-from kernels.backend import KNOWN_KEYS_MAX
+from kernels.backend import KNOWN_KEYS_MAX, open_backend
 from kernels.ed25519_batch import BATCH_MAX, BATCH_MIN, Batches
 from kernels.known_keys import HINT_BYTES, KnownKeys
 from kernels.lanes64 import WIDTH
@@ -103,6 +103,21 @@ def test_nonsense_is_refused(entries: int) -> None:
     """A table has a size that memory may have."""
     with pytest.raises(ValueError, match="known keys must be"):
         KnownKeys(entries)
+
+
+@pytest.mark.parametrize(("name", "entries"), [("cpu", ENTRIES), ("cpu", 0), ("serial", ENTRIES)])
+def test_a_backend_knows_keys_if_it_is_told_to(name: Any, entries: int, seed: int) -> None:
+    """All calls share a table; `serial` keeps nothing."""
+    rows = signed_rows(np.random.default_rng(seed), BATCH_MIN, 16)
+    backend = open_backend(name, 1, known_keys=entries)
+    try:
+        assert backend.verify_signatures(*rows).all()
+        assert backend.known_keys == (0, BATCH_MIN if name == "cpu" else 0)
+        assert backend.verify_signatures(*rows).all()
+        hits = backend.known_keys[0]
+        assert hits > BATCH_MIN - 20 if name == "cpu" and entries else hits == 0
+    finally:
+        backend.close()
 
 
 def test_what_is_not_valid_is_not_kept(seed: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from numba.core.codegen import get_host_cpu_features
 
 import spec.oracle
-from kernels import ed25519, ed25519_batch, jit, signatures
+from kernels import ed25519, ed25519_batch, ed25519_batch_lanes, jit, signatures
 from kernels.ed25519_batch import BATCH_MIN
 from kernels.host import HostBackend
 from kernels.lanes64 import WIDTH
@@ -34,7 +34,7 @@ LANE_TESTS = [
     f"tests/kernels/test_{name}.py"
     for name in (
         "products", "field51", "curve25519", "lane_arithmetic", "ed25519", "insecure_signer",
-        "bit_sums25519", "ed25519_batch",
+        "bit_sums25519", "ed25519_batch", "known_keys",
     )
 ]  # fmt: skip
 JUDGE = (
@@ -177,6 +177,25 @@ def test_an_equation_that_errs_refuses_to_start(
     """A path whose batches hold for one that is not valid does not open, nor if none ever holds."""
     assert LANES
     monkeypatch.setattr(ed25519_batch, "cancels", lambda *_: answer)
+    with pytest.raises(signatures.VerdictDiffers, match=f"Ed25519 path {LANES}"):
+        signatures.check_path(LANES)
+
+
+@needs_lanes
+def test_an_error_that_only_known_keys_have_refuses_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The vectors are judged by hints, too: the equation errs here only where one was taken."""
+    prepare_rows, cancels = ed25519_batch_lanes.prepare_rows, ed25519_batch_lanes.cancels
+    missed = []
+
+    def prepare(*arguments: Any) -> int:
+        missed.append(prepare_rows(*arguments))
+        return int(missed[-1])
+
+    assert LANES
+    monkeypatch.setattr(ed25519_batch, "prepare_rows", prepare)
+    monkeypatch.setattr(ed25519_batch, "cancels", lambda *rest: missed[-1] == 0 or cancels(*rest))
     with pytest.raises(signatures.VerdictDiffers, match=f"Ed25519 path {LANES}"):
         signatures.check_path(LANES)
 
