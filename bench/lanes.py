@@ -1,7 +1,8 @@
 """Transactions per second, stage by stage, of every arm: `python bench/lanes.py --help`.
 
 The serial arm always runs first; the others must give its statuses and hashes, bit for bit, or the
-program exits with 1. Figures are medians over repeats, with the spread beside them. What is run
+program exits with 1. Figures are medians over repeats, with the spread beside them. Where
+signatures are verified, no key is kept, other than in a node (`known_keys`). What is run
 stands in `workloads`, how it is timed in `arms`, what the oracle says in `check`.
 """
 

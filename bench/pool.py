@@ -6,7 +6,8 @@
 - `get_payload`: the same, encoded, committed to and executed
 - `follow`: a block with these transactions becomes the head: they leave, the accounts are read
 
-Signatures are valid and each is new. Nothing is on disk here.
+Signatures are valid and each is new; keys come again, but none is kept, other than in a node
+(`known_keys`). Nothing is on disk here.
 """
 
 import json
