@@ -2,7 +2,7 @@
 
 The serial arm always runs first; the others must give its statuses and hashes, bit for bit, or the
 program exits with 1. Figures are medians over repeats, with the spread beside them. Where
-signatures are verified, no key is kept, other than in a node (`known_keys`). What is run
+signatures are verified, no key is kept, unlike in a node (`known_keys`). What is run
 stands in `workloads`, how it is timed in `arms`, what the oracle says in `check`.
 """
 

@@ -6,7 +6,7 @@
 - `get_payload`: the same, encoded, committed to and executed
 - `follow`: a block with these transactions becomes the head: they leave, the accounts are read
 
-Signatures are valid and each is new; keys come again, but none is kept, other than in a node
+Signatures are valid and each is new; keys come again, but none is kept, unlike in a node
 (`known_keys`). Nothing is on disk here.
 """
 
