@@ -23,8 +23,7 @@ import numpy as np
 from engine.config import Settings
 from engine.constants import MESSAGE_BYTES
 from engine.crossover import SIZES, crossover
-from engine.gossip.addresses import TCP, GossipError, parse_peers
-from engine.gossip.addresses import check_address as check_listen
+from engine.gossip.addresses import TCP, GossipError, check_listen, parse_peers
 from engine.store.disk import free_bytes
 from engine.store.errors import StoreError
 from engine.store.home import read_format
@@ -297,7 +296,7 @@ def check_gossip(listen: str, peers: str) -> Check:
     if not listen:
         return note("gossip", "no part is taken in gossip")
     try:
-        check_listen(listen, listen)
+        check_listen(listen)
         parse_peers(peers)
     except GossipError as error:
         return fail("gossip", f"{error.what} ({error.where}): {error.why}", error.what_to_do)

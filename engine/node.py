@@ -18,7 +18,7 @@ from engine.backends import device_settings
 from engine.compiling import compile_kernels, load_kernels
 from engine.config import Config, Settings
 from engine.doctor import engine_api_address, software_version
-from engine.gossip.addresses import check_address, open_key, parse_peers
+from engine.gossip.addresses import check_listen, open_key, parse_peers
 from engine.gossip.outbox import Outbox
 from engine.gossip.runner import GossipConfig, GossipRunner
 from engine.metrics import NodeMetrics
@@ -197,7 +197,7 @@ class Node:
         self, service: Service, store: Store, outbox: Outbox, stack: ExitStack
     ) -> str:
         """Pass transactions on from now on; return KEY@tcp://HOST:PORT, as peers list it."""
-        check_address(self.settings.gossip_listen, self.settings.gossip_listen)
+        check_listen(self.settings.gossip_listen)
         config = GossipConfig(
             pair=open_key(self.home),
             genesis_hash=store.genesis_hash,

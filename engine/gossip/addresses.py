@@ -66,7 +66,8 @@ def parse_peers(text: str) -> dict[bytes, str]:
         digits, _, address = entry.partition("@")
         if len(digits) != 2 * KEY_BYTES or not set(digits) <= set("0123456789abcdef"):
             raise _bad_peer(entry, f"no key of {2 * KEY_BYTES} hex digits stands before @")
-        check_address(address, entry)
+        if not _is_address(address):
+            raise _bad_peer(entry, "the address is not tcp://HOST:PORT")
         key = bytes.fromhex(digits)
         if not is_public_key(key):
             raise _bad_peer(entry, "the key encodes no point of Ed25519's prime-order subgroup")
@@ -84,10 +85,20 @@ def check_peers_are_used(listen: str, peers: str) -> None:
         raise _bad_peer(peers, "gossip_listen is empty, so this node takes no part in gossip")
 
 
-def check_address(address: str, entry: str) -> None:
-    """Raise GossipError for anything but `tcp://HOST:PORT`."""
-    if not address.startswith(TCP) or split_host_port(address.removeprefix(TCP)) is None:
-        raise _bad_peer(entry, "the address is not tcp://HOST:PORT")
+def check_listen(address: str) -> None:
+    """Raise GossipError for a gossip_listen that is anything but `tcp://HOST:PORT`."""
+    if not _is_address(address):
+        raise GossipError(
+            "gossip.listen",
+            what=f"gossip cannot listen at {address[:120]!r}",
+            where="gossip_listen",
+            why="the address is not tcp://HOST:PORT",
+            what_to_do="write tcp://HOST:PORT with an address of this machine, without a key",
+        )
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith(TCP) and split_host_port(text.removeprefix(TCP)) is not None
 
 
 def _bad_peer(entry: str, why: str) -> GossipError:

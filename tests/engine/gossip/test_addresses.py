@@ -8,6 +8,7 @@ import pytest
 from engine.gossip.addresses import (
     KEY_PATH,
     GossipError,
+    check_listen,
     check_peers_are_used,
     open_key,
     parse_peers,
@@ -66,6 +67,18 @@ def test_a_bad_list_of_peers_is_explained(text: str) -> None:
     """Nothing is guessed: each mistake is named, with the form that is wanted."""
     with pytest.raises(GossipError, match=r"KEY@tcp://HOST:PORT"):
         parse_peers(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:1", "tcp://127.0.0.1", "tcp://:1", f"{KEY}@tcp://127.0.0.1:1"]
+)
+def test_a_bad_address_to_listen_at_is_explained(text: str) -> None:
+    """Nobody is told to write the key of a peer where none belongs."""
+    with pytest.raises(GossipError, match=r"gossip\.listen") as caught:
+        check_listen(text)
+    assert caught.value.where == "gossip_listen"
+    assert "KEY@" not in caught.value.what_to_do
+    check_listen("tcp://127.0.0.1:1")
 
 
 def test_peers_that_nothing_would_be_sent_to_are_refused() -> None:
