@@ -17,7 +17,6 @@ from kernels.known_keys_lanes import HINT_WORDS
 from kernels.layout import I32, U8, U64
 from kernels.memory import zeros
 
-HINT_BYTES: Final = 8 * HINT_WORDS
 SECRET_WORDS: Final = 8
 
 

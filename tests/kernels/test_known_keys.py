@@ -10,7 +10,8 @@ import spec.oracle
 from kernels import ed25519_batch
 from kernels.backend import KNOWN_KEYS_MAX, open_backend
 from kernels.ed25519_batch import BATCH_MAX, BATCH_MIN, Batches
-from kernels.known_keys import HINT_BYTES, KnownKeys
+from kernels.known_keys import KnownKeys
+from kernels.known_keys_lanes import HINT_WORDS
 from kernels.lanes64 import WIDTH
 from kernels.layout import U8
 from kernels.pool import Pool
@@ -28,6 +29,7 @@ pytestmark = needs_lanes
 oracle: Any = spec.oracle
 Rows = tuple[U8, U8, U8]
 ENTRIES = 2**16
+HINT_BYTES = 8 * HINT_WORDS
 
 
 def verified(known: KnownKeys, rows: Rows) -> list[bool]:
