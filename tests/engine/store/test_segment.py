@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.store.segment import LogKind, SegmentLog
+from engine.store import segment
+from engine.store.segment import PAGE_BYTES, LogKind, SegmentLog
 
 
 def test_all_files_of_a_log_are_durable_after_a_sync(
@@ -42,4 +43,38 @@ def test_all_files_of_a_log_are_durable_after_a_sync(
     log.append(9, bytes(32), [b""])
     log.sync()
     assert len(folders) == count + (len(log.segments) - len(files))
+    log.close()
+
+
+def is_cached(path: Path, offset: int) -> bool:
+    """Say whether the system's cache has a byte of a file; skip where no file system tells."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        pytest.skip(f"no RWF_NOWAIT in {path.parent}: {error}")
+    finally:
+        os.close(file)
+
+
+def test_what_is_far_behind_leaves_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once synced, the end of the file that is written stays cached, and no full file; all read."""
+    monkeypatch.setattr(segment, "CACHED_BYTES", 2**17)
+    log = SegmentLog(tmp_path, LogKind.BLOCKS, bytes(32), segment_bytes=2**19)
+    bodies = [bytes([height]) * 2**16 for height in range(1, 13)]
+    places = [log.append(height, bytes(32), [body]) for height, body in enumerate(bodies, 1)]
+    first, last = log.segments
+    assert is_cached(log.path(last), PAGE_BYTES)
+    log.sync()
+    end = log.end.offset
+    assert not is_cached(log.path(first), PAGE_BYTES)
+    assert not is_cached(log.path(first), places[6].offset)
+    assert not is_cached(log.path(last), PAGE_BYTES)
+    assert is_cached(log.path(last), end - 2**17 + PAGE_BYTES)
+    assert is_cached(log.path(last), end - 1)
+    assert [bytes(log.read(place, bytes(32))) for place in places] == bodies
     log.close()
