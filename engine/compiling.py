@@ -47,5 +47,6 @@ def load_kernels(backend: Backend) -> None:
     """
     warm.exercise_marks()
     warm.exercise_pool()
+    warm.exercise_sorting()
     if backend.name != "gpu":
         warm.exercise(backend)

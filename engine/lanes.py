@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.columns import take
 from kernels.layout import I32, U8, U64, Columns
+from kernels.sorting import sort
 
 I64 = NDArray[np.int64]
 
@@ -28,14 +29,14 @@ def group(labels: U64) -> tuple[I64, I32]:
     """
     count = len(labels)
     rows: U64 = np.arange(count, dtype=np.uint64)
-    by_label = np.sort((labels << _SHIFT) | rows)
+    by_label = sort((labels << _SHIFT) | rows)
     label, row = by_label >> _SHIFT, by_label & _LOW
     is_first = np.ones(count, np.bool_)
     np.not_equal(label[1:], label[:-1], out=is_first[1:])
     starts = np.flatnonzero(is_first)
     sizes = np.diff(starts, append=count)
     # Rows ascend within a lane, so the first of each is its first appearance.
-    by_row = np.sort((row[starts] << _SHIFT) | np.arange(len(starts), dtype=np.uint64))
+    by_row = sort((row[starts] << _SHIFT) | np.arange(len(starts), dtype=np.uint64))
     lanes = (by_row & _LOW).astype(np.int64)
     sizes = sizes[lanes]
     offsets = np.zeros(len(starts) + 1, np.int32)

@@ -24,6 +24,7 @@ from kernels import pending_order
 from kernels.host_accounts import read_only
 from kernels.layout import I32, NO_SLOT, U8
 from kernels.pending_rows import AGE, LENGTH, RECORD_WORDS, ROWS
+from kernels.sorting import argsort
 
 BATCH_MIN = 1_024
 """Rows that are judged at first at least: some may be of no use."""
@@ -96,8 +97,8 @@ def best_rows(pool: Mempool, count: int, among: I64 | None = None) -> I64:
         if wanted < len(ties):
             ties = ties[np.argpartition(age[ties], wanted)[:wanted]]
         rows = np.concatenate([best, ties])
-    rows = rows[np.argsort(age[rows])]
-    return rows[np.argsort(~rank[rows], kind="stable")]
+    rows = rows[argsort(age[rows])]
+    return rows[argsort(~rank[rows])]
 
 
 def _ready_rows(pool: Mempool, senders: I64) -> I64:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kernels.host_accounts import key_words
-from kernels.layout import I32, U8, U64
+from kernels.layout import U8, U32, U64
+from kernels.sorting import argsort
 
 BLOCKS_MAX = 48
 """Blocks that are kept, the highest ones; more than the indexer lets wait."""
@@ -38,14 +39,14 @@ class _Block:
         """Keep (n, 4) words."""
         self.height = height
         self.words = words
-        self._in_order: tuple[U64, I32] | None = None
+        self._in_order: tuple[U64, U32] | None = None
 
     def find(self, wanted: U64) -> int | None:
         """Return the position of a hash, four words."""
         if self._in_order is None:  # two threads may both do it, to the same end
             firsts = np.ascontiguousarray(self.words[:, 0])
-            order = np.argsort(firsts, kind="stable")
-            self._in_order = firsts[order], order.astype(np.int32)
+            order = argsort(firsts)
+            self._in_order = firsts[order], order
         firsts, positions = self._in_order
         place = int(np.searchsorted(firsts, wanted[0]))
         while place < len(firsts) and firsts[place] == wanted[0]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels import jit, marks, outcomes, pending, pending_order, pending_rows, processor
+from kernels import jit, marks, outcomes, pending, pending_order, pending_rows, processor, sorting
 from kernels.backend import (
     Backend,
     BackendName,
@@ -135,6 +135,12 @@ def exercise_pool() -> None:
     )
 
 
+def exercise_sorting() -> None:
+    """Put words in order."""
+    words = np.arange(sorting.FEW, dtype=np.uint64)
+    sorting.merge((sorting.sort(words), words), (words, words[sorting.argsort(words)]))
+
+
 def is_warm() -> bool:
     """Say whether everything is compiled, or cannot be compiled ahead as nothing can be kept."""
     return not jit.is_kept() or jit.compiled_mark().exists()
@@ -164,6 +170,7 @@ def exercise_the_rest() -> None:
     """Compile what no arm needs."""
     exercise_marks()
     exercise_pool()
+    exercise_sorting()
     seeds = np.zeros((COUNT, 32), np.uint8)
     insecure_sign(seeds, insecure_public_keys(seeds), np.zeros((COUNT, 160), np.uint8))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.constants import HASH_BYTES, TRANSACTION_BYTES
 from kernels.layout import U8
+from kernels.sorting import sort
 
 FRAME_BYTES_MAX = 2**20
 HEAD_BYTES = 16
@@ -97,7 +98,7 @@ def decode_frame(data: bytes) -> Frame:
 
 def has_twins(hashes: U8) -> bool:
     """Say whether one of (n, 32) hashes stands there twice."""
-    firsts = np.sort(np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1))
+    firsts = sort(np.ascontiguousarray(hashes[:, :8]).view(np.uint64).reshape(-1))
     if not bool((firsts[1:] == firsts[:-1]).any()):
         return False
     return len({row.tobytes() for row in hashes}) < len(hashes)

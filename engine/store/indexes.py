@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from engine.store.errors import StoreDamaged, damaged
 from engine.store.runs import SortedRuns, entry_values, place_of
+from kernels import sorting
 from kernels.layout import NO_SLOT, SUCCESS, U8, U32, U64
 
 PREFIX_BYTES = 8
@@ -46,7 +47,7 @@ class HistoryPage(NamedTuple):
 def index_hashes(runs: SortedRuns, height: int, hashes: U8) -> None:
     """Add the transaction hashes of a block, (n, 32) uint8, in canonical order."""
     prefixes: U64 = np.ascontiguousarray(hashes[:, :PREFIX_BYTES]).view(np.uint64).reshape(-1)
-    order = np.argsort(prefixes)
+    order = sorting.argsort(prefixes)
     runs.add(height, prefixes[order], entry_values(height, order.astype(np.uint64)))
 
 
@@ -109,7 +110,7 @@ def index_parties(
     slots = np.concatenate([senders, recipients[is_received]]).astype(np.uint64)
     indexes = np.concatenate([rows, rows[is_received]])
     # Unique, so any sort gives slots ascending and within a slot transactions ascending.
-    combined = np.sort((slots << np.uint64(32)) | indexes)
+    combined = sorting.sort((slots << np.uint64(32)) | indexes)
     values = entry_values(height, combined & np.uint64(0xFFFF_FFFF))
     runs.add(height, combined >> np.uint64(32), values)
 

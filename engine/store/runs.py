@@ -1,9 +1,9 @@
 """Sorted runs: an index on disk that takes whole blocks at once and is merged in the background.
 
-A run is a file of two columns, keys ascending and a value per key, for a span of heights. New
-blocks become runs of their own; `FANOUT` neighbours of one level are merged into one of the next,
-so that there are few. Nothing here is the only copy of anything: a run that is missing or damaged
-is removed and its heights are indexed again. Spec: spec/storage.md#indexes.
+A run has two columns, keys ascending and a value per key, for a span of heights. New blocks become
+runs of their own, in memory; `FANOUT` neighbours of one level are merged into one of the next, a
+file, so that there are few. Nothing here is the only copy of anything: a run that is missing or
+damaged is removed and its heights are indexed again. Spec: spec/storage.md#indexes.
 """
 
 import mmap
@@ -13,24 +13,29 @@ import struct
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import numpy as np
 from blake3 import blake3
 
 from engine.constants import context_key
-from engine.store.errors import FULL_ERRNOS, full
+from engine.store.errors import FULL_ERRNOS, StoreFull, full
 from kernels.layout import U64
-from runtime.durable import whole_file, write_all, write_file
+from kernels.sorting import merge
+from runtime.durable import whole_file, write_all
 
 RUN_VERSION = 1
-FANOUT = 4
-"""Runs of one level that become one of the next."""
-RUNS_MAX = 64
+FANOUT = 8
+"""Runs of one level that become one of the next: every level writes each entry once more, and a
+lookup reads every run."""
+RUNS_MAX = 96
 """From so many on, adding a block merges first."""
-MERGE_ENTRIES = 2**20
+HELD_ENTRIES_MAX = 2**22
+"""From so many entries in memory on, adding a block writes them first: 64 MiB."""
+MERGE_ENTRIES = 2**17
 """Entries that a merge holds in memory at a time, about."""
 MAGIC = b"TOSSRUNS"
 HEAD_BYTES = 128
@@ -43,9 +48,10 @@ assert _HEAD.size + CHECK_BYTES == HEAD_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """A run that is open: its columns are mapped from the file."""
+    """A run that can be looked up: its columns are mapped from a file, or held in memory."""
 
-    path: Path
+    path: Path | None
+    """None of a block that is in no file yet"""
     first: int
     """least height that it covers"""
     last: int
@@ -59,7 +65,12 @@ class Run:
     @property
     def disk_bytes(self) -> int:
         """Bytes of the file."""
-        return HEAD_BYTES + 16 * len(self.keys)
+        return 0 if self.path is None else HEAD_BYTES + 16 * len(self.keys)
+
+    def remove(self) -> None:
+        """Remove the file; who has its columns can still read them."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 def entry_values(height: int, indexes: U64) -> U64:
@@ -113,6 +124,7 @@ class SortedRuns:
     def add(self, height: int, keys: U64, values: U64) -> None:
         """Add a block's entries, ascending by (key, value); a height that is covered is skipped.
 
+        They stay in memory until they are merged, and are indexed again after a crash before that.
         Raises StoreFull.
         """
         if not self.missing(height, height):
@@ -120,15 +132,10 @@ class SortedRuns:
         while len(self._runs) >= RUNS_MAX:
             self.finish_merge()
             self._replace(self._cheapest())
-        head = self._head(height, height, 0, len(keys), _body_checksum(keys, values))
-        path = self._path(height, height)
-        try:
-            write_file(path, [head, _bytes(keys), _bytes(values)], is_durable=False)
-        except OSError as error:
-            if error.errno in FULL_ERRNOS:
-                raise full(path, error.strerror or str(error)) from error
-            raise
-        run = Run(path=path, first=height, last=height, level=0, keys=keys, values=values)
+        while sum(len(run.keys) for run in self._held()) >= HELD_ENTRIES_MAX:
+            self.finish_merge()
+            self._replace(_first_row(self._held()))
+        run = Run(path=None, first=height, last=height, level=0, keys=keys, values=values)
         with self._lock:
             self._runs = tuple(sorted((*self._runs, run), key=lambda item: item.first))
 
@@ -184,14 +191,21 @@ class SortedRuns:
             old = [run for run in self._runs if run.last < floor]
             self._runs = tuple(run for run in self._runs if run.last >= floor)
         for run in old:
-            run.path.unlink(missing_ok=True)
+            run.remove()
 
     def close(self) -> None:
-        """Wait for the merge under way and end its thread."""
+        """Write what is in memory alone, where there is room, and end the thread of merges."""
         try:
             self.finish_merge()
+            with suppress(StoreFull):  # the next start indexes it again
+                while held := self._held():
+                    self._replace(_first_row(held))
         finally:
             self._merger.shutdown()
+
+    def _held(self) -> Sequence[Run]:
+        """Return the runs that are in no file."""
+        return [run for run in self._runs if run.path is None]
 
     def _due(self) -> Sequence[Run]:
         """Return FANOUT neighbours of one level, or none.
@@ -228,10 +242,10 @@ class SortedRuns:
             if all(run in self._runs for run in group):
                 self._runs = tuple(sorted((*rest, merged), key=lambda item: item.first))
             else:
-                merged.path.unlink(missing_ok=True)
+                merged.remove()
                 return
         for run in group:
-            run.path.unlink(missing_ok=True)
+            run.remove()
 
     def _write_merged(self, group: Sequence[Run]) -> Run:
         """Write the entries of all, part by part of the key space, and open the result."""
@@ -290,7 +304,7 @@ class SortedRuns:
         kept: list[Run] = []
         for run in sorted(found, key=lambda item: (item.first, -item.last)):
             if kept and run.first <= kept[-1].last:
-                run.path.unlink()
+                run.remove()
             else:
                 kept.append(run)
         return tuple(kept)
@@ -341,6 +355,12 @@ def _is_row(group: Sequence[Run]) -> bool:
     return all(run.first == before.last + 1 for before, run in pairwise(group))
 
 
+def _first_row(runs: Sequence[Run]) -> Sequence[Run]:
+    """Return the first runs, as far as they follow one another without a gap."""
+    gaps = (at + 1 for at, pair in enumerate(pairwise(runs)) if not _is_row(pair))
+    return runs[: next(gaps, len(runs))]
+
+
 def _kept_count(group: Sequence[Run], floor: int) -> int:
     """Return how many entries of the group stand at the floor or above it."""
     least = np.uint64(floor << 32)
@@ -351,12 +371,16 @@ def _kept_count(group: Sequence[Run], floor: int) -> int:
 
 def _merge_part(group: Sequence[Run], spans: list[tuple[int, int]], floor: int) -> tuple[U64, U64]:
     """Return one part of the key space of all runs, ascending by (key, value)."""
-    rows = list(zip(group, spans, strict=True))
-    keys: U64 = np.concatenate([run.keys[begin:end] for run, (begin, end) in rows])
-    values: U64 = np.concatenate([run.values[begin:end] for run, (begin, end) in rows])
+    columns = [
+        (run.keys[begin:end], run.values[begin:end])
+        for run, (begin, end) in zip(group, spans, strict=True)
+    ]
+    # Neighbours: the runs stand in order of height, and so do values of one key.
+    while len(columns) > 1:
+        pairs = zip(columns[::2], columns[1::2], strict=False)
+        columns = [*starmap(merge, pairs), *columns[len(columns) // 2 * 2 :]]
+    keys, values = columns[0]
     if group[0].first < floor:
         is_kept = values >= np.uint64(floor << 32)
-        keys, values = keys[is_kept], values[is_kept]
-    # Stable: the runs stand in order of height, and the sort is quick on sorted stretches.
-    order = np.argsort(keys, kind="stable")
-    return keys[order], values[order]
+        return keys[is_kept], values[is_kept]
+    return keys, values

@@ -305,16 +305,17 @@ def test_an_index_without_room_goes_on_when_there_is_some(
 ) -> None:
     """A disk that is full for a while delays the index, which is told once, and ends nothing."""
     has_tried, has_room = threading.Semaphore(0), threading.Event()
-    real = durable.write_file
+    real = durable.whole_file
 
-    def write_file(*arguments: Any, **options: Any) -> None:
+    def whole_file(*arguments: Any, **options: Any) -> Any:
         """Write if there is room."""
         if not has_room.is_set():
             has_tried.release()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(*arguments, **options)
+        return real(*arguments, **options)
 
-    monkeypatch.setattr(runs, "write_file", write_file)
+    monkeypatch.setattr(runs, "whole_file", whole_file)
+    monkeypatch.setattr(runs, "HELD_ENTRIES_MAX", 1)
     monkeypatch.setattr(indexer, "RETRY_S", 0)
     parent: Block | None = None
     for _ in range(indexer.PENDING_MAX + 3):
@@ -323,7 +324,7 @@ def test_an_index_without_room_goes_on_when_there_is_some(
         home.service.forkchoice_updated(parent.hash, parent.hash, parent.hash)
     for _ in range(5):
         assert has_tried.acquire(timeout=WAIT_S)
-    assert home.store.unindexed() == [(1, indexer.PENDING_MAX + 3)]
+    assert home.store.unindexed() == [(2, indexer.PENDING_MAX + 3)]
     has_room.set()
     home.service.wait_indexed()
     assert home.store.unindexed() == []
@@ -338,19 +339,23 @@ def test_an_index_without_room_does_not_hold_up_the_end(
     home = Home(tmp_path / "home")
     has_tried = threading.Event()
 
-    def write_file(*_: Any, **__: Any) -> None:
+    def whole_file(*_: Any, **__: Any) -> None:
         """Find no room."""
         has_tried.set()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "write_file", write_file)
-        block = home.maker.block(None, 1)
-        home.service.new_payload(block.header, block.payload)
-        home.service.forkchoice_updated(block.hash, block.hash, block.hash)
+        patched.setattr(runs, "whole_file", whole_file)
+        patched.setattr(runs, "HELD_ENTRIES_MAX", 1)
+        block: Block | None = None
+        for _ in range(2):
+            block = home.maker.block(block, 1, 1)
+            home.service.new_payload(block.header, block.payload)
+            home.service.forkchoice_updated(block.hash, block.hash, block.hash)
         assert has_tried.wait(WAIT_S)
         home.close()
     home.open()
+    assert home.store.unindexed()[-1][1] == 2
     home.service.wait_indexed()
     assert home.store.unindexed() == []
     home.close()

@@ -21,6 +21,11 @@ def random_hashes(rng: np.random.Generator, count: int) -> U8:
     return hashes
 
 
+def heights(spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the heights in spans."""
+    return [height for first, last in spans for height in range(first, last + 1)]
+
+
 def settle(index: SortedRuns) -> None:
     """Merge until nothing is due."""
     while index.start_merge():
@@ -30,9 +35,10 @@ def settle(index: SortedRuns) -> None:
 def test_every_hash_is_found(tmp_path: Path, rng: np.random.Generator) -> None:
     """Hashes of 150 blocks, some empty, some with equal prefixes, are found at their places."""
     known: dict[bytes, Place] = {}
+    blocks: dict[int, U8] = {}
     index = SortedRuns(tmp_path, CHAIN)
     for height in range(1, 151):
-        hashes = random_hashes(rng, int(rng.integers(0, 40)))
+        hashes = blocks[height] = random_hashes(rng, int(rng.integers(0, 40)))
         known.update({row.tobytes(): Place(height, i) for i, row in enumerate(hashes)})
         indexes.index_hashes(index, height, hashes)
         indexes.index_hashes(index, height, hashes)
@@ -41,6 +47,8 @@ def test_every_hash_is_found(tmp_path: Path, rng: np.random.Generator) -> None:
         if height % 50 == 0:
             index.close()
             index = SortedRuns(tmp_path, CHAIN)
+            for lost in heights(index.missing(1, height)):
+                indexes.index_hashes(index, lost, blocks[lost])
         assert len(index.runs) <= 5 * FANOUT
     assert index.missing(1, 150) == []
     for value, place in known.items():
@@ -73,11 +81,6 @@ def test_pages_of_an_account(tmp_path: Path, rng: np.random.Generator) -> None:
             listed += page.places
         assert listed == places[::-1]
     index.close()
-
-
-def heights(spans: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the heights in spans."""
-    return [height for first, last in spans for height in range(first, last + 1)]
 
 
 def test_what_is_lost_is_indexed_again(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -117,9 +120,14 @@ def test_a_merge_that_was_cut_off(tmp_path: Path, rng: np.random.Generator) -> N
     (tmp_path / "a").mkdir()
     index = SortedRuns(tmp_path / "a", CHAIN)
     hashes = random_hashes(rng, 20)
-    for height in range(1, FANOUT + 1):
+    last = FANOUT**2
+    for height in range(1, last + 1):
         indexes.index_hashes(index, height, hashes)
+        if height % FANOUT == 0:
+            assert index.start_merge()
+            index.finish_merge()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert len(list((tmp_path / "b").iterdir())) == FANOUT
     settle(index)
     index.close()
     for path in (tmp_path / "b").iterdir():
@@ -129,22 +137,71 @@ def test_a_merge_that_was_cut_off(tmp_path: Path, rng: np.random.Generator) -> N
     assert len(index.runs) == 1
     assert len(list((tmp_path / "a").iterdir())) == 1
     found = indexes.find_hash(index, hashes[9].tobytes())
-    assert found == [Place(height, 9) for height in range(1, FANOUT + 1)]
+    assert found == [Place(height, 9) for height in range(1, last + 1)]
+    index.close()
+
+
+def test_what_was_in_memory_alone(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Blocks that were not merged are missing after a kill, and no others; none after an end."""
+    folder, killed = tmp_path / "index", tmp_path / "killed"
+    folder.mkdir()
+    index = SortedRuns(folder, CHAIN)
+    for height in range(1, FANOUT + 4):
+        indexes.index_hashes(index, height, random_hashes(rng, 20))
+        settle(index)
+    on_disk = sum(path.stat().st_size for path in folder.iterdir())
+    assert index.disk_bytes == on_disk > 16 * 20 * FANOUT
+    shutil.copytree(folder, killed)
+    index.close()
+    for where, spans in ((killed, [(FANOUT + 1, FANOUT + 3)]), (folder, [])):
+        index = SortedRuns(where, CHAIN)
+        assert index.missing(1, FANOUT + 3) == spans
+        index.close()
+
+
+def test_memory_has_a_bound(tmp_path: Path, rng: np.random.Generator) -> None:
+    """So many entries are written before another block is taken, in rows of heights."""
+    whole = runs.HELD_ENTRIES_MAX
+    try:
+        runs.HELD_ENTRIES_MAX = 60
+        index = SortedRuns(tmp_path, CHAIN)
+        blocks = {height: random_hashes(rng, 20) for height in (1, 2, 4, 5, 6, 7, 8, 10, 11)}
+        for height, hashes in blocks.items():
+            indexes.index_hashes(index, height, hashes)
+            held = [run for run in index.runs if run.path is None]
+            assert sum(len(run.keys) for run in held) <= 60
+    finally:
+        runs.HELD_ENTRIES_MAX = whole
+    spans = [(run.first, run.last) for run in index.runs if run.path is not None]
+    assert spans == [(1, 2), (4, 6), (7, 8)]
+    for height, hashes in blocks.items():
+        assert Place(height, 7) in indexes.find_hash(index, hashes[7].tobytes())
     index.close()
 
 
 def test_a_floor(tmp_path: Path, rng: np.random.Generator) -> None:
     """Below the floor whole runs go at once, and merged ones keep only what is above."""
     index = SortedRuns(tmp_path, CHAIN)
-    for height in range(1, 31):
+    last = FANOUT**2
+    for height in range(1, last + 1):
         indexes.index_hashes(index, height, random_hashes(rng, 10))
+        if height % FANOUT == 0:
+            assert index.start_merge()
+            index.finish_merge()
     before = index.disk_bytes
-    index.drop_below(10)
+    index.drop_below(3)
+    assert index.disk_bytes == before
     settle(index)
-    assert index.missing(10, 30) == []
-    kept = sum(int((run.values >> np.uint64(32) >= 10).sum()) for run in index.runs)
-    assert kept == 21 * 10
-    assert index.disk_bytes < before
+    (run,) = index.runs
+    assert index.missing(3, last) == []
+    assert run.path is not None
+    assert len(run.keys) == 10 * (last - 2)
+    assert int(run.values.min()) >> 32 == 3
+    assert index.disk_bytes == run.path.stat().st_size < before
+    indexes.index_hashes(index, last + 1, random_hashes(rng, 10))
+    index.drop_below(last + 1)
+    assert [run.first for run in index.runs] == [last + 1]
+    assert list(tmp_path.iterdir()) == []
     index.close()
 
 
@@ -154,7 +211,7 @@ def test_merges_in_parts(tmp_path: Path, rng: np.random.Generator) -> None:
     try:
         runs.MERGE_ENTRIES = 50
         index = SortedRuns(tmp_path, CHAIN)
-        blocks = {height: random_hashes(rng, 100) for height in range(1, 17)}
+        blocks = {height: random_hashes(rng, 100) for height in range(1, FANOUT + 1)}
         for height, hashes in blocks.items():
             indexes.index_hashes(index, height, hashes)
         settle(index)
