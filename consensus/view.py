@@ -173,6 +173,7 @@ class View:
     def _drops(self) -> dict[str, int]:
         """Return what was dropped, by reason: the network's, the payloads', the node's own."""
         drops = {"inbox_full": self._inbox.refused_count}
+        drops["store_answers"] = self._node.disk.answers.refused_count
         drops["core_limits"] = self._node.standing.held["refused"]
         for source, counts in (
             ("messages", self._network.counts()),

@@ -1,6 +1,7 @@
 """The disk's queue: nothing leaves before it and all before it are durable, and order is kept."""
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,10 +61,14 @@ class Rig:
         self.store.close()
 
 
-def mark(number: int) -> ev.AnswerFromStore:
+def mark(number: int) -> ev.Send:
     """Return an effect that can be told from others."""
-    request = Request(want=Want.RANGE, first=number)
-    return ev.AnswerFromStore(peer=PeerId(b"p"), request=request)
+    return ev.Send(peer=PeerId(b"p"), message=Request(want=Want.RANGE, first=number))
+
+
+def answer(peer: bytes, first: int) -> ev.AnswerFromStore:
+    """Return a question of a peer."""
+    return ev.AnswerFromStore(peer=PeerId(peer), request=Request(want=Want.RANGE, first=first))
 
 
 def test_everything_leaves_in_order_and_behind_its_records(
@@ -71,7 +76,7 @@ def test_everything_leaves_in_order_and_behind_its_records(
 ) -> None:
     """When an effect leaves, the records and blocks of its Persist and all before are durable."""
     rig = Rig(tmp_path)
-    expected: list[tuple[ev.AnswerFromStore, tuple[bytes, ...], int]] = []
+    expected: list[tuple[ev.Send, tuple[bytes, ...], int]] = []
     records, height = [b"cut"], 0
     works: list[ev.Persist] = []
     for number in range(200):
@@ -119,6 +124,40 @@ def test_what_waits_is_written_together(tmp_path: Path) -> None:
     rig.gate.set()
     wait_until("all have left", lambda: len(rig.left) == 50)
     assert rig.groups == [1, 50]
+    rig.close()
+
+
+def test_answers_stand_aside(tmp_path: Path) -> None:
+    """They come behind their records, in turn; a vote that comes later does not wait for all."""
+    rig = Rig(tmp_path)
+    asked = tuple(answer(peer, n) for peer in (b"a", b"b") for n in range(8))
+    begun_ns = time.monotonic_ns()
+    works = [ev.Persist(append=(b"r",), then=asked), ev.Persist(append=(b"s",), then=(mark(1),))]
+    for work in works:
+        rig.disk.put(work)
+    rig.disk.start()
+    wait_until("all have left", lambda: len(rig.left) == 17)
+    rig.close()
+    assert not rig.failures
+    assert rig.left[0][0] == mark(1), "sent at the end of its group"
+    assert [left[0] for left in rig.left[1:]] == [
+        answer(peer, n) for n in range(8) for peer in (b"a", b"b")
+    ]
+    assert all(left[1] == (b"cut", b"r", b"s") for left in rig.left)
+    assert rig.disk.answers._from_ns > begun_ns, "a rest follows"
+
+
+def test_what_waits_for_an_answer_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """At the end all is written and sent, and whoever is not answered yet asks somebody else."""
+    rig = Rig(tmp_path)
+    asked = tuple(answer(bytes([n]), n) for n in range(100))
+    rig.disk.put(ev.Persist(then=asked))
+    rig.disk.put(ev.Persist(append=(b"r",), then=(mark(1),)))
+    rig.disk.stop()
+    rig.disk.start()
+    wait_until("the thread ended", lambda: not rig.disk._thread.is_alive())
+    assert [left[0] for left in rig.left] == [mark(1)]
+    assert len(rig.disk.answers) == 100
     rig.close()
 
 
