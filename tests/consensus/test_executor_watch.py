@@ -85,6 +85,45 @@ def test_a_machine_that_slept_gives_its_executor_time() -> None:
         assert silence.look(2, Sign.SILENT, at_ms) is None
 
 
+def test_a_gap_is_longer_than_the_longest_between_two_looks() -> None:
+    """Silence goes on over looks that come GAP_MAX_MS apart, and not over a millisecond more."""
+    for gap_ms, is_ended in ((GAP_MAX_MS, True), (GAP_MAX_MS + 1, False)):
+        silence = Silence()
+        silence.look(1, Sign.ANSWERED, 0)
+        looks = range(gap_ms, SILENT_MAX_MS + 2 * gap_ms, gap_ms)
+        found = [silence.look(1, Sign.SILENT, at_ms) for at_ms in looks]
+        assert any(found) is is_ended
+
+
+class Gone(FakeEngine):
+    """An executor that nobody reaches."""
+
+    def get_status(self, deadline: Deadline = NEVER) -> StatusAnswer:
+        """Fail as a connection does."""
+        raise EngineApiError(ErrorCode.UNAVAILABLE, "gone")
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_only_what_was_ended_here_is_a_hang(is_over: bool, is_ended: bool) -> None:
+    """Nor is anything ended once the watch is over: its owner is stopping the executor itself."""
+    silence = Silence(silent_max_ms=1, gap_max_ms=2**63)
+    silence.look(1, Sign.ANSWERED, 0)
+    lives: list[int] = []
+
+    def end_life(life: int) -> bool:
+        lives.append(life)
+        return is_ended
+
+    log = structlog.wrap_logger(structlog.testing.CapturingLogger())
+    watch = ExecutorWatch(Gone(), life=lambda: 1, end_life=end_life, log=log, silence=silence)
+    if is_over:
+        watch._is_over.set()
+    watch._look()
+    assert lives == ([] if is_over else [1])
+    assert watch.hangs == (is_ended and not is_over)
+
+
 class Refusing(FakeEngine):
     """An executor that answers with an error."""
 
@@ -115,8 +154,8 @@ def test_an_error_is_an_answer() -> None:
 def test_what_two_lives_share_is_held_against_neither() -> None:
     """A question that a life did not survive says nothing of the next one."""
     engine = Dies()
-    silence = Silence(silent_max_ms=0)
-    silence.look(1, Sign.ANSWERED, 0)
+    silence = Silence(silent_max_ms=1, gap_max_ms=2**63)
+    assert silence.look(1, Sign.ANSWERED, 0) is None, "silent from now on"
     watch = ExecutorWatch(
         engine,
         life=lambda: engine.life,

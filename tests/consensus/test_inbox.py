@@ -96,3 +96,4 @@ def test_a_waiting_reader_is_woken() -> None:
     inbox.wake()
     reader.join(30)
     assert taken == [Loaded(blocks=()), None]
+    assert not inbox._is_woken, "once: the next one waits again"

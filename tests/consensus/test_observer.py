@@ -1,6 +1,7 @@
 """W3: an observer signs nothing until the chain, not the clock alone, says that it may."""
 
 from consensus.core import journal
+from consensus.core.finality import count_for_observer
 from consensus.core.types import Epoch, Kind, Request, Vote, VotesAnswer, Want
 from tests.consensus.lone import WALL_MS, Disk, Lone
 from tests.consensus.net import Net, make_chain, set_hash
@@ -84,7 +85,9 @@ def test_a_place_needs_a_quorum_of_the_others() -> None:
     lone = observer()
     about = VotesAnswer(epoch=lone.epoch.number, signer=0, votes=())
     other = VotesAnswer(epoch=Epoch(1), signer=0, votes=())
-    for answer, peer in ((about, 1), (about, 1), (about, 0), (about, 9), (other, 2), (about, 2)):
+    of_another = VotesAnswer(epoch=lone.epoch.number, signer=1, votes=())
+    said = ((about, 1), (about, 1), (about, 0), (about, 9), (other, 2), (of_another, 3), (about, 2))
+    for answer, peer in said:
         lone.hear(answer, peer)
         assert place_of(lone) is None
     lone.hear(about, 3)
@@ -127,6 +130,23 @@ def test_a_place_survives_and_boundaries_before_it_do_not_count() -> None:
     node.journal = [journal.cut_record(place + 2, 0), journal.observer_record(0, place)]
     node.boot()
     assert not node.replica.is_observer, "both boundaries are in the store"
+    net.run(net.now_ms + 5)
+    assert node.replica.epoch == place + 2
+    assert journal.replay(tuple(node.journal)).observer_since_ms is None, "removed durably"
+
+
+def test_a_boundary_within_the_drift_does_not_count() -> None:
+    """W3: it is later than mark + drift, by a millisecond at least."""
+    net = Net(make_chain([1] * 4, heights_per_epoch=3, drift_ms=100))
+    net.run(3_000)
+    state = net.nodes[3].replica._st
+    boundary = net.nodes[3].boundaries[max(net.nodes[3].boundaries)]
+    for distance_ms, counted in ((99, 0), (100, 0), (101, 1)):
+        state.observer_since_ms = boundary.header.timestamp_ms - distance_ms
+        state.observer_place = 0
+        state.observer_boundaries = 0
+        count_for_observer(state, boundary)
+        assert state.observer_boundaries == counted
 
 
 def test_boundaries_count_from_the_mark_on() -> None:

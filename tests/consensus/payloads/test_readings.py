@@ -11,6 +11,7 @@ from consensus.payloads.chunks import CHUNK_BYTES, tree_of
 from consensus.payloads.limits import (
     MEMBER_READ_BYTES_PER_S,
     MEMBER_SERVED_BYTES_PER_S,
+    READ_ASKERS_MAX,
     READ_COST_BYTES_MIN,
     READS_MAX,
     READS_PER_PEER_MAX,
@@ -141,6 +142,40 @@ def test_strangers_leave_room_among_the_readings() -> None:
         for number in range(1_000, 1_000 + READS_PER_PEER_MAX + 1)
     ]
     assert begun == [True] * READS_PER_PEER_MAX + [None]
+
+
+def test_a_member_may_have_a_second_of_it_at_once() -> None:
+    """Also where payloads are small, so that two of them are no burst."""
+    readings, now_ms, count = Readings(MEMORY), 0, 0
+    while readings.ask(MEMBER, get_of(count), is_member=True, now_ms=now_ms):
+        assert readings.take(get_of(count).block_hash, get_of(count).commitment, 2**23)
+        count += 1
+    assert count == MEMBER_READ_BYTES_PER_S // 2**23
+
+
+def test_who_waits_for_one_reading_is_bounded() -> None:
+    """A reading has so many askers; to push it as well is none, and is not forgotten."""
+    readings, get = Readings(MEMORY), get_of(1)
+    asked = [
+        readings.ask(bytes([number]) * 32, get, is_member=True, now_ms=0)
+        for number in range(READ_ASKERS_MAX + 1)
+    ]
+    assert asked == [True, *[False] * (READ_ASKERS_MAX - 1), None]
+    assert not readings.push(get.block_hash, get.commitment)
+    reading = readings.take(get.block_hash, get.commitment, 0)
+    assert reading is not None
+    assert reading.is_push
+    assert len(reading.askers) == READ_ASKERS_MAX
+    assert readings.push(get.block_hash, get.commitment), "another begins"
+
+
+def test_who_reads_is_not_forgotten_before_who_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys a stranger has, its own reading counts for as long as it goes on."""
+    monkeypatch.setattr(readings_module, "READ_BUCKETS_MAX", 2)
+    readings = Readings(MEMORY)
+    for number in (0, 1, 0, 2):
+        read_for(readings, [stranger(number)], seconds=1, payload_bytes=0, is_member=False)
+    assert list(readings._strangers._of_peer) == [stranger(0), stranger(2)]
 
 
 def test_what_is_remembered_of_strangers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

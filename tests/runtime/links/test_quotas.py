@@ -28,6 +28,7 @@ def test_time_that_goes_back_gives_nothing() -> None:
     assert bucket.take(1, 1_000)
     assert not bucket.take(1, 500)
     assert bucket.take(1, 1_001)
+    assert TokenBucket(per_s=1_000, burst=1, now_ms=1_000).take(1, 500)
 
 
 def test_ranks_have_buckets_of_their_own() -> None:
@@ -43,9 +44,12 @@ def test_ranks_have_buckets_of_their_own() -> None:
 def test_quotas_are_bounded_and_forgotten() -> None:
     """However many keys send, few buckets are held, and full ones go."""
     quotas = Quotas(LIMITS)
+    while quotas.charge(b"loud", 10_000, is_full=True, now_ms=0):
+        pass
     for number in range(BUCKETS_MAX + 10):
         assert quotas.charge(number.to_bytes(4, "big"), 1, is_full=True, now_ms=0)
     assert len(quotas) == BUCKETS_MAX
+    assert not quotas.charge(b"loud", 10_000, is_full=True, now_ms=0), "the fullest goes first"
     quotas.tick(60_000)
     assert len(quotas) == 0
 
