@@ -1,8 +1,11 @@
 """Token buckets and bans: what a peer may send, and that their tables are bounded."""
 
 import random
+from dataclasses import replace
 
-from runtime.links.admission import Bans
+import pytest
+
+from runtime.links.admission import Admission, Bans, Refused
 from runtime.links.limits import BANS_MAX, BUCKETS_MAX, FRAME_COST_BYTES
 from runtime.links.quotas import Quotas, TokenBucket
 from tests.runtime.links.harness import LIMITS, OPEN_LIMITS
@@ -66,3 +69,15 @@ def test_bans_are_bounded_and_end() -> None:
     assert len(bans.banned()) == BANS_MAX
     assert not bans.holds(b"a", 0)
     assert len(bans.tick(300)) == 101
+
+
+def test_strangers_leave_room_for_all_members() -> None:
+    """As many come in as `peers_max` leaves beside the members, whether those are here or not."""
+    limits = replace(OPEN_LIMITS, peers_max=5)
+    members = [b"m", b"n"]
+    admission = Admission(own_key=b"o", limits=limits, members=members)
+    admission.check(b"s", 2, 0)
+    with pytest.raises(Refused) as caught:
+        admission.check(b"s", 3, 0)
+    assert caught.value.reason == "no_room"
+    admission.check(b"m", 3, 0)
