@@ -167,10 +167,6 @@ class Chain:
         assert self.state.state_hash() == outcome.state_hash, "an adopted block lost state"
         return self._stand_on(block_hash, parent, outcome, timestamp_ms)
 
-    def undo_position(self) -> None:
-        """Step back to the parent of the position, keeping the block in the tree."""
-        self.switch(self.position.parent_hash)
-
     def missing(self, block_hash: bytes) -> list[Node]:
         """Return the blocks up to this one whose results were dropped, lowest first."""
         found, node = [], self.node(block_hash)

@@ -59,12 +59,6 @@ class Reason(IntEnum):
 
     ACCOUNTS_EXCEEDED = 96
 
-    @classmethod
-    def of_defect(cls, defect: int) -> "Reason":
-        """Return the reason of a transaction's defect code (not NO_DEFECT)."""
-        assert defect != layout.NO_DEFECT, "a transaction without a defect has no reason"
-        return cls(TRANSACTION_REASON_BASE + defect)
-
 
 class InvalidPayload(Exception):
     """Foreign bytes, matching their commitment or not, that may not become a block.

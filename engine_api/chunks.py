@@ -21,8 +21,6 @@ MESSAGE_BYTES_MAX = CHUNK_BYTES_MAX + CONTROL_BYTES_MAX
 LENGTH_BYTES_MAX = 4
 """of a length up to 2^28 - 1, far above MESSAGE_BYTES_MAX"""
 
-StreamPart = pb.NewPayloadPart | pb.PayloadAnswerPart | pb.BodyPart | pb.SubmitPart
-
 
 def _varint(value: int) -> bytes:
     out = bytearray()

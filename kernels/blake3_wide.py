@@ -45,8 +45,7 @@ OUT_ROWS: Final = np.uint64(34 * VECTOR_BYTES)
 """WIDTH addresses: the rows that digests are written to."""
 PAD_ROWS: Final = np.uint64(36 * VECTOR_BYTES)
 """WIDTH addresses: of PADS."""
-TAIL_ROWS: Final = np.uint64(38 * VECTOR_BYTES)
-assert SCRATCH_VECTORS >= 40, "the areas above fit"
+assert SCRATCH_VECTORS >= 38, "the areas above fit"
 
 SINGLE_BLOCK: Final = np.uint64(blake3.CHUNK_START | blake3.CHUNK_END | blake3.ROOT)
 """Flags of a message that is one block."""

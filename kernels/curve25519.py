@@ -29,7 +29,6 @@ ROW_BYTES: Final = 192
 AFFINE_ROW_BYTES: Final = 128
 
 _LINE = np.uint64(64)
-_WINDOW_BITS: Final = 4
 
 
 @intrinsic  # type: ignore[untyped-decorator]

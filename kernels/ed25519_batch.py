@@ -42,8 +42,6 @@ by one at 448 of them (by `ifma`, `avx512` and `avx2` alike), and half as long a
 BATCH_MAX: Final = 8_192
 """Signatures of a batch: of more, the points do not stay in the caches of a core."""
 SECRET_BYTES: Final = 32
-ARRAYS_BYTES: Final = 4 * 2**20
-"""About what the arrays of a batch take."""
 _ROW_WORDS: Final = AFFINE_ROW_BYTES // 8
 _GROUPS_MAX: Final = BATCH_MAX // WIDTH
 
@@ -90,7 +88,7 @@ class Batches:
     """Verifies in batches, on any thread, and keeps the arrays of some for the next call."""
 
     def __init__(self, spares_max: int, known: KnownKeys) -> None:
-        """Keep at most so many sets of arrays, of ARRAYS_BYTES each, that nobody uses.
+        """Keep at most so many sets of arrays, of about 4 MiB each, that nobody uses.
 
         known: is read and written by all batches.
         """

@@ -116,18 +116,3 @@ def sum_exact(values: Any) -> int:
     """Return the sum of (n < 2^32,) uint64 without wrapping."""
     low = int((values & np.uint64(0xFFFF_FFFF)).sum(dtype=np.uint64))
     return (int((values >> np.uint64(32)).sum(dtype=np.uint64)) << 32) + low
-
-
-@njit
-def multiply_high_many(a: Any, b: Any, out: Any) -> None:
-    """Write the upper products of two (n,) uint64 arrays to `out`, as compiled code does."""
-    for i in range(out.shape[0]):
-        out[i] = multiply_high(a[i], b[i])
-
-
-@njit
-def bits_many(words: Any, counts: Any, zeros: Any) -> None:
-    """Write bit counts and trailing zeros of (n,) uint64 to two (n,) int64 arrays."""
-    for i in range(words.shape[0]):
-        counts[i] = bit_count(words[i])
-        zeros[i] = trailing_zeros(words[i])

@@ -142,10 +142,6 @@ class Queries:
 
     # From disk, or waiting for the writer
 
-    def settled_account(self, address: str, at: At) -> answers.Account:
-        """Return an account, waiting while the writer is at work. Raises QueryError."""
-        return self._settled(lambda: self.account(address, at))
-
     def proven_account(self, address: str, at: At) -> answers.Account:
         """Return an account with the proof that the header of its block has it.
 

@@ -114,14 +114,6 @@ def fill_u32(array: Any, value: Any) -> None:
         array[i] = value
 
 
-@kernel
-def fill_u64(array: Any, value: Any) -> None:
-    """Set all of (n,) uint64 to a value."""
-    i = cuda.grid(1)
-    if i < array.shape[0]:
-        array[i] = value
-
-
 def prefix_sums(
     device: Device, arena: Arena, name: str, values: DeviceArray, count: int
 ) -> tuple[DeviceArray, DeviceArray]:

@@ -24,9 +24,6 @@ from tests.engine.homes import FEE_RECIPIENT, key_pair
 from tests.engine.queries.conftest import Node, transactions_of
 
 RULES = verify.load()
-BATCH_STATUSES = bytes(
-    [PoolReason.ACCEPTED, PoolReason.SIGNATURE, PoolReason.WRONG_CHAIN, PoolReason.ACCEPTED]
-)
 Address = Callable[[bytes], str]
 
 

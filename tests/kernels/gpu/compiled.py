@@ -34,7 +34,6 @@ KERNELS: Final = {
     "long_lanes.walk_long": f"{_WALK} i i qq b q q q",
     "prefix.add_tiles": "w w",
     "prefix.fill_u32": "w W",
-    "prefix.fill_u64": "q Q",
     "prefix.sum_tiles": "w w w",
     "settlement.assign_slots": "w w w i L w",
     "settlement.count_words": "q w",
