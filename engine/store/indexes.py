@@ -6,6 +6,7 @@ one. Spec: spec/storage.md#indexes.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,61 @@ class HistoryPage(NamedTuple):
     places: list[Place]
     before: int | None
     """what to ask the next page with; None where there is none"""
+
+
+class Indexes:
+    """Both indexes of a home; one that is not wanted stays as it is, and is still asked."""
+
+    def __init__(
+        self, home: Path, genesis_hash: bytes, *, has_hashes: bool, has_accounts: bool
+    ) -> None:
+        """Open what stands there; has_hashes, has_accounts: which are to be kept complete."""
+        self._hashes = SortedRuns(home / "transactions", genesis_hash)
+        self._accounts = SortedRuns(home / "accounts", genesis_hash)
+        self._has_hashes = has_hashes
+        self._has_accounts = has_accounts
+
+    @property
+    def runs(self) -> tuple[SortedRuns, SortedRuns]:
+        """Those of hashes, those of accounts."""
+        return self._hashes, self._accounts
+
+    @property
+    def disk_bytes(self) -> int:
+        """What both take."""
+        return sum(runs.disk_bytes for runs in self.runs)
+
+    def add(self, height: int, hashes: U8, senders: U32, recipients: U32, statuses: U8) -> None:
+        """Enter a block; twice does no harm. Arrays as of `Store.index`. Raises StoreFull."""
+        if self._has_hashes:
+            index_hashes(self._hashes, height, hashes)
+        if self._has_accounts:
+            index_parties(self._accounts, height, senders, recipients, statuses)
+
+    def missing(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return the spans in [first, last], inclusive, sorted, that a wanted index lacks."""
+        spans: set[tuple[int, int]] = set()
+        for runs, is_wanted in zip(self.runs, (self._has_hashes, self._has_accounts), strict=True):
+            if is_wanted:
+                spans.update(runs.missing(first, last))
+        return sorted(spans)
+
+    def find(self, transaction_hash: bytes, read: Read) -> Place | None:
+        """See `find_compared`."""
+        return find_compared(self._hashes, transaction_hash, read)
+
+    def compared(self, place: Place, read: Read) -> bytes | None:
+        """See `read_compared`; without an index of hashes there is nothing to compare with."""
+        return read_compared(self._hashes, place, read) if self._has_hashes else read(place)
+
+    def account_page(self, slot: int, before: int | None, limit: int) -> HistoryPage:
+        """See the function of this name."""
+        return account_page(self._accounts, slot, before, limit)
+
+    def close(self) -> None:
+        """Wait for merges and close both."""
+        for runs in self.runs:
+            runs.close()
 
 
 def index_hashes(runs: SortedRuns, height: int, hashes: U8) -> None:

@@ -6,7 +6,8 @@ VALID. `finalize` commits deltas, receipts and pointers in one durable step and 
 payload again. `index` enters a finalized block into what is derived. Everything else reads, or
 keeps house (`maintain`). Calls that write come from one thread; reads come from any.
 
-The store does not log: what a person should know collects in `take_notices`.
+What is read of the chain is in `StoredChain`. The store does not log: what a person should know
+collects in `take_notices`.
 Spec: spec/storage.md. Read `recovery.py` for what happens after a crash.
 """
 
@@ -15,34 +16,26 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from engine.genesis import Genesis
 from engine.header import Header
-from engine.store import chain_rows, indexes
-from engine.store.blocks import PAYLOAD_START, body_parts, read_transaction
+from engine.store import chain_rows
+from engine.store.blocks import PAYLOAD_START, body_parts
 from engine.store.config import StoreConfig
 from engine.store.disk import DiskUse, check_room, folder_bytes, free_bytes
-from engine.store.errors import (
-    StoreDamaged,
-    StoreFull,
-    full,
-    parent_unknown,
-    store_failed,
-    unwritable,
-)
+from engine.store.errors import StoreFull, full, parent_unknown, store_failed, unwritable
 from engine.store.genesis_copy import read_genesis
-from engine.store.history import History, delta_of, encode_history
+from engine.store.history import delta_of, encode_history
 from engine.store.home import check_chain, create_home, lock_home, read_format
-from engine.store.indexes import HistoryPage, Place
+from engine.store.indexes import Indexes
 from engine.store.recovery import open_rows, recover
 from engine.store.rows import BlockRow, Pointer
-from engine.store.runs import SortedRuns
 from engine.store.segment import LogKind, Position, SegmentLog, record_bytes
-from engine.store.snapshots import LoadedState, Snapshots, read_history
+from engine.store.snapshots import LoadedState, Snapshots
+from engine.store.stored_chain import StoredChain
 from engine.store.upkeep import Upkeep
-from engine.store.values import AppendTicket, FinalBlock, StoredBlock, durable_ticket
+from engine.store.values import AppendTicket, FinalBlock, durable_ticket
 from kernels.backend import Backend
 from kernels.layout import U8, U32
 from runtime.lock import FolderLock
@@ -53,7 +46,7 @@ APPENDS_MAX = 16
 """Blocks that may wait to be written; more are refused as StoreFull."""
 
 
-class Store:
+class Store(StoredChain):
     """A home that this process has open."""
 
     def __init__(
@@ -65,20 +58,24 @@ class Store:
         self.genesis_hash = genesis_hash
         self._lock_file = lock
         self.genesis: Genesis = read_genesis(home / "genesis", genesis_hash)
-        self._blocks = SegmentLog(
-            home / "blocks", LogKind.BLOCKS, genesis_hash, config.segment_bytes
-        )
-        self._history = SegmentLog(
-            home / "history", LogKind.HISTORY, genesis_hash, config.segment_bytes
-        )
-        self._rows, defect = open_rows(home / "rows")
+        rows, defect = open_rows(home / "rows")
         self._notices: list[str] = []
         if defect is not None:
             self._notices.append(f"the rows were removed: {defect}")
+        size = config.segment_bytes
         try:
+            super().__init__(
+                rows,
+                SegmentLog(home / "blocks", LogKind.BLOCKS, genesis_hash, size),
+                SegmentLog(home / "history", LogKind.HISTORY, genesis_hash, size),
+                Indexes(
+                    home, genesis_hash, has_hashes=config.is_indexed,
+                    has_accounts=config.has_account_history,
+                ),
+            )  # fmt: skip
             self._open_parts()
         except BaseException:
-            self._rows.close()
+            rows.close()
             raise
         self._mutex = threading.Lock()
         self._pending: dict[bytes, AppendTicket] = {}
@@ -86,18 +83,16 @@ class Store:
         self._failed: BaseException | None = None
 
     def _open_parts(self) -> None:
-        """Make rows and logs agree, then open what is derived."""
+        """Make rows and logs agree, then open what rests on both."""
         home, chain = self.home, self.genesis_hash
         self._notices += recover(self._rows, self._blocks, self._history, chain)
         with self._rows.read() as reader:
             self._known = {item.block_hash: item.height for item in reader.unfinalized()}
             self._finalized, self._head = chain_rows.pointers(reader)
         self._snapshots = Snapshots(home, chain, self._rows, self._history)
-        self._transactions = SortedRuns(home / "transactions", chain)
-        self._accounts = SortedRuns(home / "accounts", chain)
         self._upkeep = Upkeep(
             self.config, self._rows, (self._blocks, self._history), self._snapshots,
-            (self._transactions, self._accounts), self.disk_use,
+            self._indexes.runs, self.disk_use,
         )  # fmt: skip
 
     @staticmethod
@@ -126,22 +121,10 @@ class Store:
                 raise unwritable(home, error) from error
             raise
 
-    @property
-    def finalized(self) -> Pointer:
-        """The finalized block; genesis at first."""
-        return self._finalized
-
-    @property
-    def head(self) -> Pointer:
-        """The block that was followed last and is still stored, at least the finalized one."""
-        return self._head
-
     def take_notices(self) -> list[str]:
         """Return what a person should know since the last call: repairs, cuts, fall-backs."""
-        indexes_removed = (self._transactions.removed, self._accounts.removed)
-        sources = (
-            self._notices, self._snapshots.notices, self._upkeep.notices, *indexes_removed
-        )  # fmt: skip
+        removed = [runs.removed for runs in self._indexes.runs]
+        sources = (self._notices, self._snapshots.notices, self._upkeep.notices, *removed)
         taken = [text for source in sources for text in source]
         for source in sources:
             source.clear()
@@ -175,10 +158,6 @@ class Store:
             )
             ticket = self._pending[block_hash] = AppendTicket(future, is_new=True)
         return ticket
-
-    def append_block(self, block_hash: bytes, header: bytes, payload: bytes | memoryview) -> None:
-        """Make a block durable; what `begin_append` does, and its ticket's `wait`."""
-        self.begin_append(block_hash, header, payload).wait()
 
     def take_back(self, block_hash: bytes) -> bool:
         """Forget the block that was appended last, since nobody was told that it is kept.
@@ -259,61 +238,6 @@ class Store:
         """Store which block is followed; raises StoreError if it is not stored."""
         self.finalize([], block_hash)
 
-    def unfinalized(self) -> list[StoredBlock]:
-        """Return the stored blocks above the finalized one, parents first: to execute again."""
-        with self._rows.read() as reader:
-            found = [(item, reader.block(item.block_hash)) for item in reader.unfinalized()]
-        return [StoredBlock.of(item.block_hash, row) for item, row in found if row is not None]
-
-    def block(self, block_hash: bytes) -> StoredBlock | None:
-        """Return a stored block, finalized or not; None if it is unknown or pruned."""
-        with self._rows.read() as reader:
-            row = reader.block(block_hash)
-        return None if row is None else StoredBlock.of(block_hash, row)
-
-    def block_at(self, height: int) -> StoredBlock | None:
-        """Return the finalized block at a height, None at 0 and where it is pruned."""
-        with self._rows.read() as reader:
-            block_hash = reader.finalized_hash(height)
-            row = None if block_hash is None else reader.block(block_hash)
-        return None if row is None or block_hash is None else StoredBlock.of(block_hash, row)
-
-    def blocks_at(self, first: int, count: int) -> list[StoredBlock]:
-        """Return the finalized blocks at [first, first + count), up to the first missing one."""
-        found: list[StoredBlock] = []
-        while len(found) < count and (block := self.block_at(first + len(found))) is not None:
-            found.append(block)
-        return found
-
-    def payload(self, block_hash: bytes) -> memoryview | None:
-        """Return a stored payload, every byte compared; None if it is unknown or pruned.
-
-        Raises StoreDamaged.
-        """
-        with self._rows.read() as reader:
-            row = reader.block(block_hash)
-        if row is None:
-            return None
-        try:
-            body = self._blocks.held(
-                row.payload, partial(self._blocks.read, row.payload, block_hash)
-            )
-            return None if body is None else body[PAYLOAD_START:]
-        except StoreDamaged:
-            # The block may have been taken back or abandoned since its row was read.
-            if self.block(block_hash) is None:
-                return None
-            raise
-
-    def history(self, block_hash: bytes) -> History | None:
-        """Return a finalized block's delta and receipts; None if unknown, unfinalized or pruned.
-
-        Raises StoreDamaged.
-        """
-        with self._rows.read() as reader:
-            row = reader.block(block_hash)
-        return None if row is None else read_history(self._history, block_hash, row)
-
     def load_state(self, backend: Backend, capacity: int = 0) -> LoadedState:
         """Return the finalized state from the last good snapshot, or genesis, and the deltas.
 
@@ -328,53 +252,12 @@ class Store:
         recipient without account; statuses: (n,) uint8. Raises StoreFull.
         """
         assert height <= self.finalized.height, "only what is finalized is indexed"
-        if self.config.is_indexed:
-            indexes.index_hashes(self._transactions, height, hashes)
-        if self.config.has_account_history:
-            indexes.index_parties(self._accounts, height, senders, recipients, statuses)
+        self._indexes.add(height, hashes, senders, recipients, statuses)
 
     def unindexed(self) -> list[tuple[int, int]]:
         """Return the spans of finalized heights, inclusive, that an index lacks: call `index`."""
         first = self._upkeep.payloads_from(self.finalized)
-        spans: list[tuple[int, int]] = []
-        if self.config.is_indexed:
-            spans += self._transactions.missing(first, self.finalized.height)
-        if self.config.has_account_history:
-            spans += self._accounts.missing(first, self.finalized.height)
-        return sorted(set(spans))
-
-    def find_transaction(self, transaction_hash: bytes) -> Place | None:
-        """Return where a finalized, indexed transaction stands; raises StoreDamaged."""
-        return indexes.find_compared(self._transactions, transaction_hash, self.transaction_at)
-
-    def compared_at(self, place: Place) -> bytes | None:
-        """Return what `transaction_at` does; raises StoreDamaged if the index has another hash."""
-        if not self.config.is_indexed:
-            return self.transaction_at(place)
-        return indexes.read_compared(self._transactions, place, self.transaction_at)
-
-    def transaction_at(self, place: Place) -> bytes | None:
-        """Return the 192-byte record at a place of a finalized block, None if it is not held."""
-        with self._rows.read() as reader:
-            block_hash = reader.finalized_hash(place.height)
-            row = None if block_hash is None else reader.block(block_hash)
-        return None if row is None else self._record(row, place.position)
-
-    def record(self, block_hash: bytes, position: int) -> bytes | None:
-        """Return one 192-byte record of any stored block, None if it is not held."""
-        with self._rows.read() as reader:
-            row = reader.block(block_hash)
-        return None if row is None else self._record(row, position)
-
-    def _record(self, row: BlockRow, position: int) -> bytes | None:
-        read = partial(read_transaction, self._blocks, row.payload, position)
-        return self._blocks.held(row.payload, read)
-
-    def account_history(
-        self, slot: int, before: int | None = None, limit: int = 100
-    ) -> HistoryPage:
-        """Return finalized, indexed transactions of an account slot, newest first."""
-        return indexes.account_page(self._accounts, slot, before, limit)
+        return self._indexes.missing(first, self.finalized.height)
 
     def disk_use(self) -> DiskUse:
         """Return what the home takes and what is free."""
@@ -383,7 +266,7 @@ class Store:
             history=self._history.disk_bytes,
             rows=self._rows.disk_bytes,
             snapshots=self._snapshots.disk_bytes,
-            indexes=self._transactions.disk_bytes + self._accounts.disk_bytes,
+            indexes=self._indexes.disk_bytes,
             bad_blocks=folder_bytes(self.home / "bad_blocks"),
             max_disk_bytes=self.config.max_disk_bytes,
             free=free_bytes(self.home),
@@ -421,8 +304,7 @@ class Store:
         try:
             self._appender.shutdown()
             self._upkeep.close()
-            self._transactions.close()
-            self._accounts.close()
+            self._indexes.close()
         finally:
             self._blocks.close()
             self._history.close()

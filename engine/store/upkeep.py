@@ -16,7 +16,7 @@ from engine.store.rows import Pointer, Rows
 from engine.store.runs import SortedRuns
 from engine.store.segment import SegmentLog
 from engine.store.snapshot import snapshot_bytes
-from engine.store.snapshot_process import SnapshotReport, SnapshotTask
+from engine.store.snapshot_process import SnapshotTask
 from engine.store.snapshots import Snapshots, read_history
 
 PRUNE_ROWS_MAX = 1_024
@@ -47,11 +47,6 @@ class Upkeep:
         self._disk_use = disk_use
         self._task: SnapshotTask | None = None
         self._tried_height = 0
-
-    @property
-    def snapshot_report(self) -> SnapshotReport | None:
-        """Return the progress of the snapshot in the making, None if there is none."""
-        return None if self._task is None else self._task.report
 
     def step(self, finalized: Pointer) -> None:
         """Do what is due."""

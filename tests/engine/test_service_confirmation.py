@@ -207,7 +207,7 @@ def test_a_refused_block_that_a_crash_left_is_taken_back(home: Home) -> None:
     good = home.maker.block(None, 1)
     before = home.store.disk_use().blocks
     bad = good.changed(state_hash=bytes(32))
-    home.store.append_block(bad.hash, bad.header, bad.payload)
+    home.store.begin_append(bad.hash, bad.header, bad.payload).wait()
     home.restart()
     assert any(bad.hash.hex() in str(event) for event in home.events)
     assert home.store.disk_use().blocks <= before + FILE_HEAD_BYTES

@@ -162,7 +162,7 @@ class Maker:
 
 def store_block(store: Store, made: Made) -> None:
     """Make a block durable."""
-    store.append_block(made.block_hash, made.header, made.payload)
+    store.begin_append(made.block_hash, made.header, made.payload).wait()
 
 
 def payload_of(store: Store, block_hash: bytes) -> bytes | None:
