@@ -79,13 +79,15 @@ def export_blocks(store: Store, backend: Backend, first: int, last: int, out: Pa
 
     Raises ExportError (`export.range`, `export.pruned`, `export.exists`), StoreDamaged, OSError.
     """
-    if not 1 <= first <= last <= store.finalized.height:
+    newest = store.finalized.height
+    if not 1 <= first <= last <= newest:
+        final = f"finalized blocks have the heights 1 to {newest}"
         raise ExportError(
             "export.range",
             what=f"the heights {first} to {last} cannot be exported",
             where=str(store.home),
-            why=f"finalized blocks have the heights 1 to {store.finalized.height}",
-            what_to_do="choose --from and --to within them",
+            why=final if newest else "no block is final yet",
+            what_to_do="choose --from and --to within what is final, --from not above --to",
         )
     out.mkdir(parents=True, exist_ok=True)
     files = tuple(out.joinpath(f"{name}.parquet") for name in ("transactions", "receipts"))

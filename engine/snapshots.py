@@ -129,10 +129,21 @@ def verified(path: Path, genesis_hash: bytes, backend: Backend) -> Snapshot:
 def restore_snapshot(store: Store, file: Path, backend: Backend) -> Found:
     """Copy a snapshot into the home after verifying it; the file appears whole or not at all.
 
-    Raises StoreDamaged, and StoreError (`store.snapshot_foreign`) where the block is not finalized
-    here with this state, or (`store.snapshot_older`) as many newer ones are there as are kept.
+    Raises StoreDamaged where it is no whole snapshot of this chain, and StoreError
+    (`store.snapshot_foreign`) where the block is not finalized here with this state, or
+    (`store.snapshot_older`) as many newer ones are there as are kept.
     """
-    head = verified(file, store.genesis_hash, backend)
+    try:
+        head = verified(file, store.genesis_hash, backend)
+    except StoreDamaged as error:
+        # It is a file of the caller's, no part of the home: nothing here has to be removed.
+        raise StoreDamaged(
+            error.code,
+            what="this is no whole snapshot of this chain",
+            where=error.where,
+            why=error.why,
+            what_to_do="copy it again from where it was made; the home was not changed",
+        ) from error
     block = store.block_at(head.height)
     is_ours = (
         block is not None

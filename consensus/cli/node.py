@@ -26,6 +26,8 @@ from runtime.starting import loading
 
 config = config_group(LAYERS, home_option, read_config)
 _COLOURS = {True: "green", False: "red"}
+PIPED_COLUMNS = 240
+"""of a table that no terminal shows: no key is broken in two"""
 
 
 @click.command()
@@ -94,7 +96,7 @@ def status(home: Path, url: str | None, is_json: bool) -> None:
     for name, value in found.items():
         if name != "peers":
             table.add_row(Text(name), Text(_flat(value)))
-    console = Console()
+    console = _console()
     console.print(table)
     peers = _table("peer", "votes", "sync", "payloads", "key")
     for peer in found.get("peers", ()):
@@ -116,7 +118,7 @@ def validators(home: Path, url: str | None, is_json: bool) -> None:
     for title, name in (("now", "validators"), ("next epoch", "next_validators")):
         for member in found[name]:
             table.add_row(Text(title), Text(member["key"]), Text(str(member["power"])))
-    console = Console()
+    console = _console()
     console.print(Text(f"epoch {found['epoch']}"))
     console.print(table)
 
@@ -137,7 +139,12 @@ def evidence(home: Path, url: str | None, is_json: bool) -> None:
     for item in found["evidence"]:
         cells = (str(item.get(name, "")) for name in ("epoch", "view", "offence", "key"))
         table.add_row(*(Text(cell) for cell in cells))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Return where tables go: as wide as the terminal, or wide enough for whoever reads lines."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS)
 
 
 def _table(*titles: str) -> Table:

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 import click
 
-from consensus.client import read_page, url_of
+from consensus.client import ClientError, read_page, url_of
 from consensus.config import LAYERS, Config, load_config
 from consensus.core.types import Parameters
 from consensus.home import HomeError
 from engine_api.parameters import BOUNDS
 from runtime import command_line as shared
 from runtime.command_line import FOLDER
+from runtime.lock import holder_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 settings_options = shared.settings_options(LAYERS)
@@ -48,7 +49,32 @@ def node_options(command: F) -> F:
 
 def ask_node(home: Path, url: str | None, path: str) -> Any:
     """Return the JSON at a path of a running node; raises ClientError."""
-    return read_page(url if url is not None else url_of(home), path)
+    return read_page(url if url is not None else running_url(home), path)
+
+
+def running_url(home: Path) -> str:
+    """Return the URL of the node of a home.
+
+    Raises ClientError: `client.not_running`, or `client.not_ready` where a process has the home
+    open that serves nothing yet, as while its executor compiles kernels.
+    """
+    try:
+        return url_of(home)
+    except ClientError as error:
+        try:
+            holder = holder_of(home)
+        except OSError:  # no lock, so nobody holds it
+            holder = ""
+        if not holder:
+            raise
+        raise ClientError(
+            "client.not_ready",
+            what="the node of this home is starting, or ending",
+            where=str(home),
+            why=f"the process {holder} has the home open, and answers nobody now",
+            what_to_do="ask again in a moment; the first start of a version takes up to a minute; "
+            "what it waits for is on its stderr",
+        ) from error
 
 
 def parameter_options(command: F) -> F:

@@ -14,6 +14,7 @@ from runtime import durable
 from spec import oracle
 from tests.engine.finished import SIZES, make_finished
 from tests.engine.homes import FEE_RECIPIENT
+from tests.engine.store.chains import chain_genesis
 
 
 def test_rows_equal_the_oracle(tmp_path: Path) -> None:
@@ -76,6 +77,18 @@ def test_heights_that_are_not_final_are_refused(tmp_path: Path, first: int, last
     assert caught.value.code == "export.range"
     assert "1 to 4" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_chain_without_a_final_block_says_so(tmp_path: Path) -> None:
+    """Nobody is told to choose a height from 1 to 0."""
+    Store.create(tmp_path / "home", chain_genesis())
+    backend = open_backend("cpu", 1)
+    try:
+        with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
+            export_blocks(store, backend, 1, 1, tmp_path / "out")
+    finally:
+        backend.close()
+    assert (caught.value.code, caught.value.why) == ("export.range", "no block is final yet")
 
 
 def test_an_export_never_replaces_another(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_what_cannot_be_made_or_brought_back_is_explained(
     garbage.write_bytes(bytes(5_000))
     code, _, err = run(capsys, "snapshot", "restore", "--home", home, "--from", str(garbage))
     assert (code, "store.damaged" in err) == (2, True)
+    assert "remove" not in err, "it is a file of whoever typed this, not the home's"
 
 
 def test_a_snapshot_that_no_chain_has_is_explained(

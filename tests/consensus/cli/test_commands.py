@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -15,6 +16,7 @@ from consensus.config import LAYERS
 from consensus.home import Home
 from consensus.journal import read_journal
 from runtime.command_line import ExitCode
+from runtime.lock import FolderLock
 from runtime.secrets import password_of
 
 
@@ -196,10 +198,23 @@ def test_without_a_home_the_two_commands_are_named(
 def test_a_node_that_does_not_run_is_not_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """It says how to start it."""
+    """It says how to start it, also where a lock is left that nobody holds."""
     code, _, err = run(capsys, command, "--home", str(tmp_path))
-    assert code == ExitCode.REFUSED
-    assert "client.not_running" in err
+    assert (code, "client.not_running" in err) == (ExitCode.REFUSED, True)
+    FolderLock(tmp_path).release()
+    code, _, err = run(capsys, command, "--home", str(tmp_path))
+    assert (code, "client.not_running" in err) == (ExitCode.REFUSED, True)
+
+
+def test_a_node_that_starts_is_not_called_absent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is told to start a node a second time whose process has the home open already."""
+    with FolderLock(tmp_path):
+        code, _, err = run(capsys, "status", "--home", str(tmp_path))
+    assert (code, "client.not_ready" in err) == (ExitCode.REFUSED, True)
+    assert f"the process {os.getpid()} has the home open" in err
+    assert "client.not_running" not in err
 
 
 def test_settings_are_shown_with_their_origin(
