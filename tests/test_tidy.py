@@ -178,7 +178,9 @@ def makefile_targets() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in files(".md") if path.parent == REPOSITORY], ids=name
+    "path",
+    [path for path in files(".md") if path.parent in (REPOSITORY, REPOSITORY / "bench")],
+    ids=name,
 )
 def test_documents_name_what_exists(path: Path) -> None:
     """Every `make` target and every script that a document tells people to type exists."""
@@ -203,6 +205,24 @@ def test_the_locks_name_no_index(name_: str) -> None:
     requirements = re.findall(r"^[a-z0-9].*", lock, flags=re.MULTILINE)
     assert requirements
     assert all(line.endswith("\\") for line in requirements), "a requirement without a hash"
+
+
+def test_figures_have_files() -> None:
+    """Every file of figures is named beside them, and what is named there is kept."""
+    folder = REPOSITORY / "bench" / "results"
+    text = (REPOSITORY / "bench" / "README.md").read_text()
+    assert set(re.findall(r"results/(\w+\.json)", text)) == {p.name for p in folder.glob("*.json")}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """Every file that a page links to exists, and has the heading that is named."""
+    for path in (REPOSITORY / "README.md", REPOSITORY / "bench" / "README.md"):
+        links = re.findall(r"\]\(([^)#\s]*)(?:#([\w-]+))?\)", path.read_text())
+        assert links
+        for place, anchor in links:
+            page = path.parent / place if place else path
+            assert page.exists(), f"{name(path)}: {place}"
+            assert not anchor or anchor in anchors(page), f"{name(path)}: {place}#{anchor}"
 
 
 def locked(name_: str) -> dict[str, str]:
