@@ -153,7 +153,7 @@ def run_arm(
     repeat: int,
     is_signed: bool,
     directory: Path,
-    step: Callable[[], None] | None = None,
+    step: Callable[[], None] = lambda: None,
 ) -> ArmRun:
     """Time one arm; `step` is called after each pass, `repeat` + 1 times.
 
@@ -179,12 +179,10 @@ def run_arm(
         resident = state.resident_bytes / state.count
         runner.hold_payloads(backend)
         first = runner.run(1 if is_signed else len(workload.payloads))
+        step()
         passes = []
         for _ in range(repeat):
-            if step is not None:
-                step()
             passes.append(runner.run(len(workload.payloads)))
-        if step is not None:
             step()
         figures = runner.device_figures(backend)
         if backend.degraded:

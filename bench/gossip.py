@@ -13,6 +13,7 @@ import resource
 import sys
 import tempfile
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ if __name__ == "__main__":
 import click
 
 from bench import machine
-from bench.load_batches import prepare
+from bench.load_batches import Traffic, prepare
 from engine.client import Client
 from engine.dev import dev_genesis
 from engine.gossip.outbox import Outbox
@@ -124,10 +125,8 @@ def measure(count: int, batch: int, accounts: int, is_pinned: bool) -> dict[str,
     sender = Remote(0, accounts, is_pinned, receiver.address)
     try:
         with Client(sender.url) as client:
-            plan = prepare(
-                client, count, batch, accounts=accounts, workload="uniform", seed=1, lanes=1,
-                say=lambda text: click.echo(text, err=True),
-            )  # fmt: skip
+            traffic = Traffic(count=count, batch=batch, accounts=accounts)
+            plan = prepare(client, traffic, partial(click.echo, err=True))
             while not receiver.ask()[1]["gossip_peers"]:
                 time.sleep(POLL_S)
             # The first batch loads kernels; nothing of it is measured.

@@ -12,6 +12,7 @@ sent, `load_run.py` for how, and `load_final.py` for how finality is timed.
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ if __name__ == "__main__":
 import click
 
 from bench import machine
-from bench.load_batches import WORKLOADS, Plan, prepare
+from bench.load_batches import WORKLOADS, Plan, Traffic, prepare
 from bench.load_run import Report, run
 from engine.client import URL_DEFAULT, Client
 from runtime.errors import ExplainedError
@@ -157,11 +158,12 @@ def main(
     described = machine.describe(Path.cwd())
     try:
         with Client(urls[0]) as client:
-            plan = prepare(
-                client, rate * duration, batch, accounts=accounts, workload=workload, seed=seed,
-                lanes=len(urls) * connections, say=lambda text: click.echo(text, err=True),
-                keeps=not live,
+            traffic = Traffic(
+                count=rate * duration, batch=batch, accounts=accounts, workload=workload,
+                seed=seed, connections=len(urls) * connections,
             )  # fmt: skip
+            say = partial(click.echo, err=True)
+            plan = prepare(client, traffic, say, keeps=not live)
         report = run(
             plan, [url for url in urls for _ in range(connections)], rate=rate, is_open=open_loop,
             insists=insist, in_flight=in_flight, tell=tell_line if live else tell_person,

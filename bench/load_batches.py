@@ -9,7 +9,7 @@ as traffic with one popular contract does).
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,27 @@ SIGN_ROWS = 2**16
 FOLDER = Path(os.environ.get("TOS_CACHE_DIR") or Path.home() / ".cache" / "tos", "load")
 KEPT_FILES_MAX = 8
 I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What is asked for; the same on the same chain gives the same transfers."""
+
+    count: int
+    """transfers"""
+    batch: int
+    """of each batch, the last one aside"""
+    accounts: int
+    workload: str = WORKLOADS[0]
+    """one of WORKLOADS"""
+    seed: int = 1
+    connections: int = 1
+    """Each sender belongs to one of so many, since its nonces must come in order."""
+
+    def __str__(self) -> str:
+        """Return all of it in one line, for the name of a file."""
+        numbers = (self.count, self.batch, self.accounts, self.workload, self.seed)
+        return " ".join(map(str, (*numbers, self.connections)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,48 +105,33 @@ class Plan:
 
 
 def prepare(
-    client: Client,
-    count: int,
-    batch: int,
-    *,
-    accounts: int,
-    workload: str,
-    seed: int,
-    lanes: int,
-    say: Callable[[str], None],
-    keeps: bool = True,
+    client: Client, traffic: Traffic, say: Callable[[str], None], *, keeps: bool = True
 ) -> Plan:
     """Return the batches of a run, from disk where they were made before.
 
-    keeps: whether they are kept there, which is of use where a chain is loaded again and again.
-
-    Each sender belongs to one of `lanes` connections, since its nonces must come in order.
+    say: is told in a sentence what happens. keeps: whether transfers are kept on disk, which is of
+    use where a chain is loaded again and again. Raises SystemExit, with a sentence, where the chain
+    does not have the accounts; NodeError.
     """
-    if accounts < lanes:
-        raise SystemExit(f"{accounts} accounts are fewer than the {lanes} connections")
-    status = client.status()
-    keys = [dev_key(number) for number in range(accounts)]
-    addresses = tuple(encode_address(key.public_key, status.address_prefix) for key in keys)
-    states = [client.account(address, "head") for address in addresses]
-    missing = [state.address for state in states if not state.exists]
-    if missing:
+    if traffic.accounts < traffic.connections:
         raise SystemExit(
-            f"{len(missing)} of {accounts} accounts are not on this chain, {missing[0]} for one: "
-            f"start it with `python -m engine dev --accounts {accounts}`"
+            f"{traffic.accounts} accounts are fewer than the {traffic.connections} connections"
         )
-    nonces = np.array([int(state.next_nonce or state.nonce) for state in states], np.uint64)
-    arguments = f"{count} {batch} {accounts} {workload} {seed} {lanes} {status.fee_minimum}"
-    name = blake3(f"{status.genesis_hash} {arguments}".encode() + nonces.tobytes()).hexdigest()[:32]
-    path = FOLDER / f"{name}.records"
-    senders, recipients, targets = _payments(count, batch, accounts, workload, seed, lanes)
-    if path.is_file() and path.stat().st_size == count * TRANSACTION_BYTES:
-        say(f"{count:,} signed transfers from {path}")
+    status = client.status()
+    keys = [dev_key(number) for number in range(traffic.accounts)]
+    addresses = tuple(encode_address(key.public_key, status.address_prefix) for key in keys)
+    nonces = _nonces(client, addresses)
+    senders, recipients, targets = _payments(traffic)
+    named = f"{status.genesis_hash} {traffic} {status.fee_minimum}".encode() + nonces.tobytes()
+    path = FOLDER / f"{blake3(named).hexdigest()[:32]}.records"
+    if path.is_file() and path.stat().st_size == traffic.count * TRANSACTION_BYTES:
+        say(f"{traffic.count:,} signed transfers from {path}")
         records = np.fromfile(path, np.uint8).reshape(-1, TRANSACTION_BYTES)
     else:
-        say(f"signing {count:,} transfers ...")
+        say(f"signing {traffic.count:,} transfers ...")
         seeds = np.frombuffer(b"".join(key.seed for key in keys), np.uint8).reshape(-1, 32)
         public = np.frombuffer(b"".join(key.public_key for key in keys), np.uint8).reshape(-1, 32)
-        rows = _unsigned(senders, recipients, public, nonces, status.chain_id, seed)
+        rows = _unsigned(senders, recipients, public, nonces, status.chain_id, traffic.seed)
         rows[:, 32:40] = np.frombuffer(int(status.fee_minimum).to_bytes(8, "little"), np.uint8)
         domain = transaction_domain(bytes.fromhex(status.genesis_hash))
         records = _sign(rows, senders, seeds, public, domain)
@@ -133,7 +139,7 @@ def prepare(
             _keep(path, records)
     return Plan(
         records=records,
-        batch=batch,
+        batch=traffic.batch,
         addresses=addresses,
         nonces=tuple(nonces.tolist()),
         targets=targets,
@@ -141,16 +147,27 @@ def prepare(
     )
 
 
-def _payments(
-    count: int, batch: int, accounts: int, workload: str, seed: int, lanes: int
-) -> tuple[I64, I64, I64]:
+def _nonces(client: Client, addresses: Sequence[str]) -> U64:
+    """Return the next nonce of each account at the head, (accounts,); all of them have to exist."""
+    states = [client.account(address, "head") for address in addresses]
+    missing = [state.address for state in states if not state.exists]
+    if missing:
+        raise SystemExit(
+            f"{len(missing)} of {len(states)} accounts are not on this chain, {missing[0]} for "
+            f"one: start it with `python -m engine dev --accounts {len(states)}`"
+        )
+    return np.array([int(state.next_nonce or state.nonce) for state in states], np.uint64)
+
+
+def _payments(traffic: Traffic) -> tuple[I64, I64, I64]:
     """Return senders and recipients, (count,), and the connection of each batch."""
-    rng = np.random.default_rng(seed)
-    batches = -(-count // batch)
-    targets = np.arange(batches, dtype=np.int64) % lanes
-    target = np.repeat(targets, batch)[:count]
-    places = accounts // lanes
-    if workload == "zipf":
+    count, accounts, connections = traffic.count, traffic.accounts, traffic.connections
+    rng = np.random.default_rng(traffic.seed)
+    batches = -(-count // traffic.batch)
+    targets = np.arange(batches, dtype=np.int64) % connections
+    target = np.repeat(targets, traffic.batch)[:count]
+    places = accounts // connections
+    if traffic.workload == "zipf":
         weights = 1 / np.arange(1, places + 1)
         senders = rng.choice(places, count, p=weights / weights.sum())
         weights = 1 / np.arange(1, accounts + 1)
@@ -158,9 +175,9 @@ def _payments(
     else:
         senders = np.arange(count) % places
         recipients = rng.integers(0, accounts, count)
-    if workload == "weth":
+    if traffic.workload == "weth":
         recipients = np.zeros(count, np.int64)
-    senders = senders * lanes + target
+    senders = senders * connections + target
     return senders.astype(np.int64), recipients.astype(np.int64), targets
 
 

@@ -75,8 +75,8 @@ class Job:
 
 
 @dataclass(slots=True)
-class Lane:
-    """One connection: what it is to send, and what it sent that is not known to be final."""
+class Connection:
+    """What one is to send, and what it sent that is not known to be final."""
 
     urls: Sequence[str]
     """its own first"""
@@ -131,25 +131,29 @@ def run(
     start_ns = time.monotonic_ns() + NS_PER_S // 5
     shared = Shared(plan, start_ns, is_open, insists, every, in_flight)
     others = list(dict.fromkeys(urls))
-    lanes = [Lane([url, *others] if insists else [url], moved_ns=shared.start_ns) for url in urls]
+    connections = [
+        Connection([url, *others] if insists else [url], moved_ns=shared.start_ns) for url in urls
+    ]
     finality = FinalHeights(others)
     finality.start()
-    senders = [threading.Thread(target=_send, args=(lane, shared)) for lane in lanes]
+    senders = [
+        threading.Thread(target=_send, args=(connection, shared)) for connection in connections
+    ]
     for thread in senders:
         thread.start()
     tell({"event": "start", "monotonic_ns": shared.start_ns})
     is_over = threading.Event()
-    repairer = threading.Thread(target=_repair, args=(lanes, shared, others, is_over))
+    repairer = threading.Thread(target=_repair, args=(connections, shared, others, is_over))
     if insists:
         repairer.start()
-    _offer(lanes, shared, gap_ns, tell)
-    _wait_sent(lanes, shared)
+    _offer(connections, shared, gap_ns, tell)
+    _wait_sent(connections, shared)
     elapsed_ms = (time.monotonic_ns() - shared.start_ns) // 1_000_000
     tell({"event": "sent", "elapsed_ms": elapsed_ms})
-    final_ms = _wait_final(lanes, shared, others, tell)
+    final_ms = _wait_final(connections, shared, others, tell)
     is_over.set()
-    for lane in lanes:
-        lane.jobs.put(None)
+    for connection in connections:
+        connection.jobs.put(None)
     for thread in (*senders, *([repairer] if insists else [])):
         thread.join()
     finals = _final_latencies(shared, finality, others)
@@ -164,19 +168,19 @@ def run(
     )
 
 
-def _offer(lanes: Sequence[Lane], shared: Shared, gap_ns: int, tell: Tell) -> None:
+def _offer(connections: Sequence[Connection], shared: Shared, gap_ns: int, tell: Tell) -> None:
     """Hand each batch over when it is due; in a closed loop when the one before has gone."""
     plan, told_ns = shared.plan, shared.start_ns
     for number in range(plan.batches):
         due_ns = shared.start_ns + number * gap_ns
         while (now_ns := time.monotonic_ns()) < due_ns:
             time.sleep((due_ns - now_ns) / 1e9)
-        lane = lanes[int(plan.targets[number])]
-        while not shared.is_open and (lane.unsent or _is_full(lanes, shared)):
+        connection = connections[int(plan.targets[number])]
+        while not shared.is_open and (connection.unsent or _is_full(connections, shared)):
             time.sleep(0.001)
         with shared.lock:
-            lane.unsent += 1
-        lane.jobs.put(Job(number, due_ns))
+            connection.unsent += 1
+        connection.jobs.put(Job(number, due_ns))
         shared.late_us_max = max(shared.late_us_max, (now_ns - due_ns) // NS_PER_US)
         shared.counts["offered"] += len(plan.body(number)) // TRANSACTION_BYTES
         if now_ns - told_ns >= NS_PER_S:
@@ -192,40 +196,40 @@ def _offer(lanes: Sequence[Lane], shared: Shared, gap_ns: int, tell: Tell) -> No
             )
 
 
-def _is_full(lanes: Sequence[Lane], shared: Shared) -> bool:
+def _is_full(connections: Sequence[Connection], shared: Shared) -> bool:
     """Say whether as many transfers are under way as may be."""
     if not shared.in_flight:
         return False
     with shared.lock:
-        batches = sum(lane.unsent + len(lane.waiting) for lane in lanes)
+        batches = sum(connection.unsent + len(connection.waiting) for connection in connections)
     return batches * shared.plan.batch >= shared.in_flight
 
 
-def _wait_sent(lanes: Sequence[Lane], shared: Shared) -> None:
+def _wait_sent(connections: Sequence[Connection], shared: Shared) -> None:
     """Wait until every batch has been answered, or was given up."""
     while True:
         with shared.lock:
-            if not any(lane.unsent for lane in lanes):
+            if not any(connection.unsent for connection in connections):
                 return
         time.sleep(0.01)
 
 
-def _send(lane: Lane, shared: Shared) -> None:
+def _send(connection: Connection, shared: Shared) -> None:
     """Send the batches of one connection until there are no more."""
-    nodes = AnyNode(lane.urls)
-    while (job := lane.jobs.get()) is not None:
+    nodes = AnyNode(connection.urls)
+    while (job := connection.jobs.get()) is not None:
         body = shared.plan.body(job.number)
         begin_ns = job.due_ns if shared.is_open or job.is_again else time.monotonic_ns()
         statuses, failure = _deliver(nodes, body, shared)
         with shared.lock:
             if not job.is_again:
                 _count(job, body, statuses, failure, begin_ns, shared)
-                lane.unsent -= 1
-            if statuses and job.number not in lane.waiting:
-                lane.waiting.append(job.number)
-                lane.waiting.sort()
-                if len(lane.waiting) == 1:
-                    lane.moved_ns = time.monotonic_ns()
+                connection.unsent -= 1
+            if statuses and job.number not in connection.waiting:
+                connection.waiting.append(job.number)
+                connection.waiting.sort()
+                if len(connection.waiting) == 1:
+                    connection.moved_ns = time.monotonic_ns()
     nodes.close()
 
 
@@ -278,14 +282,14 @@ def _is_taken(code: int, shared: Shared) -> bool:
 
 
 def _repair(
-    lanes: Sequence[Lane], shared: Shared, urls: Sequence[str], is_over: threading.Event
+    connections: Sequence[Connection], shared: Shared, urls: Sequence[str], is_over: threading.Event
 ) -> None:
     """Look which batches are final, and hand those that are stuck over again."""
     nodes = AnyNode(urls)
     while not is_over.wait(LOOK_S):
-        for lane in lanes:
+        for connection in connections:
             with shared.lock:
-                waiting = list(lane.waiting)
+                waiting = list(connection.waiting)
             if not waiting:
                 continue
             try:
@@ -295,22 +299,24 @@ def _repair(
                 continue
             now_ns = time.monotonic_ns()
             with shared.lock:
-                del lane.waiting[:done]
+                del connection.waiting[:done]
                 if done:
-                    lane.moved_ns = now_ns
-                is_stuck = bool(lane.waiting) and now_ns - lane.moved_ns > STALLED_S * NS_PER_S
+                    connection.moved_ns = now_ns
+                is_stuck = (
+                    bool(connection.waiting) and now_ns - connection.moved_ns > STALLED_S * NS_PER_S
+                )
                 if is_stuck:
-                    lane.moved_ns = now_ns
-                    for number in lane.waiting:
+                    connection.moved_ns = now_ns
+                    for number in connection.waiting:
                         shared.counts["sent_again"] += len(shared.plan.body(number)) // (
                             TRANSACTION_BYTES
                         )
-                        lane.jobs.put(Job(number, now_ns, is_again=True))
+                        connection.jobs.put(Job(number, now_ns, is_again=True))
     nodes.close()
 
 
 def _final_batches(nodes: AnyNode, plan: Plan, numbers: Sequence[int]) -> int:
-    """Return how many of a lane's batches are final, which are the first of them."""
+    """Return how many of a connection's batches are final, which are the first of them."""
     low, high = 0, len(numbers)
     while low < high:
         middle = (low + high) // 2
@@ -334,7 +340,9 @@ def _nonce(client: Client, address: str) -> int:
     return int(client.account(address).nonce)
 
 
-def _wait_final(lanes: Sequence[Lane], shared: Shared, urls: Sequence[str], tell: Tell) -> int:
+def _wait_final(
+    connections: Sequence[Connection], shared: Shared, urls: Sequence[str], tell: Tell
+) -> int:
     """Wait until what was accepted is final, or nothing moves any more; return when, in ms."""
     before = sum(shared.plan.nonces)
     nodes = AnyNode(urls)
@@ -345,8 +353,10 @@ def _wait_final(lanes: Sequence[Lane], shared: Shared, urls: Sequence[str], tell
 
     while True:
         with shared.lock:
-            left = sum(len(lane.waiting) for lane in lanes) if shared.insists else 0
-        # Whoever insists is told by the lanes; all senders are then asked once.
+            left = (
+                sum(len(connection.waiting) for connection in connections) if shared.insists else 0
+            )
+        # Whoever insists is told by the connections; all senders are then asked once.
         finalized = shared.counts["finalized"] if left else nodes.ask(total, rounds=50) - before
         progress = (left, finalized)
         if progress != (shared.counts["left"], shared.counts["finalized"]):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ else:
 import click
 
 from bench import machine
-from bench.load_batches import prepare
+from bench.load_batches import Traffic, prepare
 from engine.client import Client
 
 BATCH = 10_000
@@ -73,10 +74,8 @@ def _drive(
     samples = []
     begin_s = time.monotonic()
     with Client(url) as client:
-        plan = prepare(
-            client, count, BATCH, accounts=accounts, workload="uniform", seed=1, lanes=1,
-            say=lambda text: click.echo(text, err=True),
-        )  # fmt: skip
+        traffic = Traffic(count=count, batch=BATCH, accounts=accounts)
+        plan = prepare(client, traffic, partial(click.echo, err=True))
         for number in range(plan.batches):
             while client.status().pending_count > PENDING_MAX - BATCH:
                 time.sleep(POLL_S)

@@ -133,43 +133,9 @@ def restore_snapshot(store: Store, file: Path, backend: Backend) -> Found:
     (`store.snapshot_foreign`) where the block is not finalized here with this state, or
     (`store.snapshot_older`) as many newer ones are there as are kept.
     """
-    try:
-        head = verified(file, store.genesis_hash, backend)
-    except StoreDamaged as error:
-        # It is a file of the caller's, no part of the home: nothing here has to be removed.
-        raise StoreDamaged(
-            error.code,
-            what="this is no whole snapshot of this chain",
-            where=error.where,
-            why=error.why,
-            what_to_do="copy it again from where it was made; the home was not changed",
-        ) from error
-    block = store.block_at(head.height)
-    is_ours = (
-        block is not None
-        and block.block_hash == head.block_hash
-        and Header.decode(block.header).state_hash == head.state_hash
-    )
-    if not is_ours:
-        raise StoreError(
-            "store.snapshot_foreign",
-            what=f"the snapshot of height {head.height} does not belong into this home",
-            where=str(file),
-            why="its block is not a finalized block here: it is from another branch, it is ahead "
-            f"of height {store.finalized.height}, or its header was pruned",
-            what_to_do="take the snapshot of a block that this home has finalized",
-        )
-    folder = store.home.joinpath(FOLDER)
-    newer = [path for path in list_snapshots(folder) if height_of(path) > head.height]
-    if len(newer) >= SNAPSHOTS_KEPT:
-        raise StoreError(
-            "store.snapshot_older",
-            what=f"the snapshot of height {head.height} would not stay in this home",
-            where=str(file),
-            why=f"{SNAPSHOTS_KEPT} newer ones are there, and a home keeps no more",
-            what_to_do="nothing, where `snapshot verify` calls them good; else remove what is not",
-        )
-    target = snapshot_path(folder, head.height)
+    head = _verified_foreign(file, store, backend)
+    _check_use(store, head)
+    target = snapshot_path(store.home.joinpath(FOLDER), head.height)
     temporary = target.with_name(f"{target.name}.tmp")
     try:
         shutil.copyfile(file, temporary)
@@ -181,6 +147,49 @@ def restore_snapshot(store: Store, file: Path, backend: Backend) -> Found:
         raise
     sync_folder(target.parent)
     return _found(read_head(target, store.genesis_hash))
+
+
+def _verified_foreign(file: Path, store: Store, backend: Backend) -> Snapshot:
+    """Return the head of a file that somebody named, after verifying it; raises StoreDamaged."""
+    try:
+        return verified(file, store.genesis_hash, backend)
+    except StoreDamaged as error:
+        # It is no part of the home: nothing here has to be removed, or put back.
+        raise StoreDamaged(
+            error.code,
+            what="this is no whole snapshot of this chain",
+            where=error.where,
+            why=error.why,
+            what_to_do="copy it again from where it was made; the home was not changed",
+        ) from error
+
+
+def _check_use(store: Store, head: Snapshot) -> None:
+    """Raise StoreError unless a snapshot belongs into this home, and would stay there."""
+    block = store.block_at(head.height)
+    is_ours = (
+        block is not None
+        and block.block_hash == head.block_hash
+        and Header.decode(block.header).state_hash == head.state_hash
+    )
+    if not is_ours:
+        raise StoreError(
+            "store.snapshot_foreign",
+            what=f"the snapshot of height {head.height} does not belong into this home",
+            where=str(head.path),
+            why="its block is not a finalized block here: it is from another branch, it is ahead "
+            f"of height {store.finalized.height}, or its header was pruned",
+            what_to_do="take the snapshot of a block that this home has finalized",
+        )
+    listed = list_snapshots(store.home.joinpath(FOLDER))
+    if sum(height_of(path) > head.height for path in listed) >= SNAPSHOTS_KEPT:
+        raise StoreError(
+            "store.snapshot_older",
+            what=f"the snapshot of height {head.height} would not stay in this home",
+            where=str(head.path),
+            why=f"{SNAPSHOTS_KEPT} newer ones are there, and a home keeps no more",
+            what_to_do="nothing, where `snapshot verify` calls them good; else remove what is not",
+        )
 
 
 def _found(head: Snapshot) -> Found:
