@@ -69,7 +69,7 @@ def main(source: IO[str], target: IO[str]) -> int:
     hashes = np.load(arguments["hashes"], mmap_mode="r") if arguments["hashes"] else None
     recorder = Recorder(hashes, arguments["per_block"])
     is_indexed = arguments["is_indexed"]
-    config = StoreConfig(free_bytes_min=0, is_indexed=is_indexed, has_account_history=is_indexed)
+    config = StoreConfig(free_bytes_min=0, is_indexed=is_indexed)
     sys.setswitchinterval(SWITCH_S)
     store = Store.open(Path(arguments["home"]), config)
     service = open_service(store, threads=arguments["threads"], report=recorder.take)

@@ -25,9 +25,7 @@ class StoreConfig:
     segment_bytes: int = SEGMENT_BYTES
     """a file takes no further record from this size on"""
     is_indexed: bool = True
-    """whether transactions can be found by hash"""
-    has_account_history: bool = True
-    """whether the transactions of an account can be listed"""
+    """whether transactions can be found by hash, and those of an account be listed"""
 
     def __post_init__(self) -> None:
         """Refuse limits that mean nothing; a person's configuration is checked before."""

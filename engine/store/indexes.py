@@ -46,16 +46,13 @@ class HistoryPage(NamedTuple):
 
 
 class Indexes:
-    """Both indexes of a home; one that is not wanted stays as it is, and is still asked."""
+    """Both indexes of a home."""
 
-    def __init__(
-        self, home: Path, genesis_hash: bytes, *, has_hashes: bool, has_accounts: bool
-    ) -> None:
-        """Open what stands there; has_hashes, has_accounts: which are to be kept complete."""
+    def __init__(self, home: Path, genesis_hash: bytes, *, is_kept: bool) -> None:
+        """Open what stands there; is_kept: whether both are to be complete, or stay as they are."""
         self._hashes = SortedRuns(home / "transactions", genesis_hash)
         self._accounts = SortedRuns(home / "accounts", genesis_hash)
-        self._has_hashes = has_hashes
-        self._has_accounts = has_accounts
+        self._is_kept = is_kept
 
     @property
     def runs(self) -> tuple[SortedRuns, SortedRuns]:
@@ -69,26 +66,23 @@ class Indexes:
 
     def add(self, height: int, hashes: U8, senders: U32, recipients: U32, statuses: U8) -> None:
         """Enter a block; twice does no harm. Arrays as of `Store.index`. Raises StoreFull."""
-        if self._has_hashes:
+        if self._is_kept:
             index_hashes(self._hashes, height, hashes)
-        if self._has_accounts:
             index_parties(self._accounts, height, senders, recipients, statuses)
 
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Return the spans in [first, last], inclusive, sorted, that a wanted index lacks."""
-        spans: set[tuple[int, int]] = set()
-        for runs, is_wanted in zip(self.runs, (self._has_hashes, self._has_accounts), strict=True):
-            if is_wanted:
-                spans.update(runs.missing(first, last))
-        return sorted(spans)
+        """Return the spans in [first, last], inclusive, sorted, that either lacks, if kept."""
+        if not self._is_kept:
+            return []
+        return sorted({span for runs in self.runs for span in runs.missing(first, last)})
 
     def find(self, transaction_hash: bytes, read: Read) -> Place | None:
         """See `find_compared`."""
         return find_compared(self._hashes, transaction_hash, read)
 
     def compared(self, place: Place, read: Read) -> bytes | None:
-        """See `read_compared`; without an index of hashes there is nothing to compare with."""
-        return read_compared(self._hashes, place, read) if self._has_hashes else read(place)
+        """See `read_compared`; an index that is not kept complete is nothing to compare with."""
+        return read_compared(self._hashes, place, read) if self._is_kept else read(place)
 
     def account_page(self, slot: int, before: int | None, limit: int) -> HistoryPage:
         """See the function of this name."""

@@ -68,11 +68,8 @@ class Store(StoredChain):
                 rows,
                 SegmentLog(home / "blocks", LogKind.BLOCKS, genesis_hash, size),
                 SegmentLog(home / "history", LogKind.HISTORY, genesis_hash, size),
-                Indexes(
-                    home, genesis_hash, has_hashes=config.is_indexed,
-                    has_accounts=config.has_account_history,
-                ),
-            )  # fmt: skip
+                Indexes(home, genesis_hash, is_kept=config.is_indexed),
+            )
             self._open_parts()
         except BaseException:
             rows.close()

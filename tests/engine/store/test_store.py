@@ -4,10 +4,12 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from engine.store.config import StoreConfig
 from engine.store.errors import StoreError, StoreFull, full
@@ -233,6 +235,33 @@ def test_old_blocks_are_pruned(tmp_path: Path, backend: Backend, rng: np.random.
         store.close()
         store = Store.open(home, config)
     store.close()
+
+
+def test_indexes_that_nobody_wants_are_made_when_somebody_does(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator
+) -> None:
+    """Without indexes nothing is entered, missed or found, and records are read all the same."""
+    maker, home = Maker(chain_genesis(), backend), tmp_path / "home"
+    made = maker.block(rng)
+    name, place = made.outcome.transaction_hashes[2].tobytes(), Place(1, 2)
+    with new_store(home, maker.genesis, replace(SMALL, is_indexed=False)) as store:
+        store_block(store, made)
+        with pytest.raises(AssertionError):
+            index_block(store, maker, made)
+        store.finalize([made.final], made.block_hash)
+        index_block(store, maker, made)
+        assert store.unindexed() == []
+        assert store.find_transaction(name) is None
+        record = store.compared_at(place)
+        assert record is not None
+        assert blake3(record).digest() == name
+    with Store.open(home, SMALL) as store:
+        assert store.unindexed() == [(1, 1)]
+        index_block(store, maker, made)
+        assert store.unindexed() == []
+        assert store.find_transaction(name) == place
+        assert store.compared_at(place) == record
+        assert any(store.account_history(slot).places for slot in range(8))
 
 
 def test_what_is_pruned_while_it_is_read_is_gone_not_damaged(
