@@ -29,7 +29,10 @@ def read_table(body: bytes, schema: pa.Schema, check_count: Callable[[int], None
     """
     buffer = pa.py_buffer(body)
     for message in pa.ipc.MessageReader.open_stream(buffer):
-        _check_message(message)
+        try:
+            _check_message(message)
+        except (struct.error, IndexError) as error:
+            raise ArrowRefused(f"its metadata leads out of itself: {error}") from error
     batches, rows = [], 0
     with pa.ipc.open_stream(buffer) as reader:
         for name in schema.names:

@@ -87,6 +87,23 @@ def test_rows_are_counted_before_they_are_copied() -> None:
     assert refused.value.answer.code == "batch.size"
 
 
+def test_metadata_that_leads_out_of_itself_is_refused() -> None:
+    """Any offset of the metadata may be wrong before Arrow itself has looked at it."""
+    whole = stream(16, batches=1)
+    reasons = set()
+    for place in range(0, len(whole) // 2, 4):
+        for value in range(0, 32, 4):
+            body = bytearray(whole)
+            body[place] = value
+            try:
+                read_table(bytes(body), SCHEMA, lambda _: None)
+            except ArrowRefused as why:
+                reasons.add(str(why).split(":")[0])
+            except (pa.ArrowException, KeyError, OSError, ValueError):
+                reasons.add("Arrow's own")
+    assert "its metadata leads out of itself" in reasons
+
+
 def test_spoiled_streams_are_refused_or_read(rng: np.random.Generator) -> None:
     """Whatever bytes come, they are rows or a refusal, and never too many rows."""
     whole = np.frombuffer(stream(16, batches=2), np.uint8)
