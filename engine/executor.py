@@ -226,7 +226,7 @@ class Executor:
             self._take_back(ticket, name)
             raise
         self._commitments[fields.payload_commitment] = name
-        self._trim()
+        self.trim()
         return Judged(verdict=Verdict.VALID)
 
     def _take_back(self, ticket: AppendTicket | None, name: bytes) -> None:
@@ -329,7 +329,6 @@ class Executor:
         elif head != self.head:
             self.store.set_head(head)
         self.head, self.safe = head, safe
-        self._trim()
         taken = [
             FinalizedBlock.of(node.height, outcome)
             for node, outcome in zip(final, outcomes, strict=True)
@@ -396,10 +395,14 @@ class Executor:
             self.goes_on()
             self.chain.revive(node, payload, context, execution)
 
-    def _trim(self) -> None:
-        """Keep the results of at most 2K blocks."""
+    def trim(self) -> None:
+        """Keep the results of at most 2K blocks; of what `ensure` made again, too.
+
+        What is followed stays, if it is in the tree: while that is made again it may not be yet.
+        """
         executed_max = EXECUTED_PER_DEPTH * self.genesis.parameters.unfinalized_max
-        self.chain.trim((self.head, self.safe), executed_max)
+        followed = [name for name in (self.head, self.safe) if name in self.chain]
+        self.chain.trim(followed, executed_max)
 
     def disable_path(self, why: str) -> None:
         """Let the serial arm take over, loudly."""
@@ -422,6 +425,7 @@ class Executor:
                 self.replay(stored.header, payload)
             for name in (self.head, self.safe):
                 assert name in self.chain, "what was followed is stored"
+                self.ensure(name)
         self.tell(PathDisabled(why=self.degraded))
 
 

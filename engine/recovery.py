@@ -35,6 +35,8 @@ def recover(
     executed = sum(_replay(executor, item.block_hash, report) for item in store.unfinalized())
     if store.head.block_hash in executor.chain:
         executor.head = store.head.block_hash
+        executor.ensure(executor.head)
+        executor.trim()
     for text in store.take_notices():
         report(Notice(text=text))
     report(

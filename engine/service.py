@@ -399,6 +399,7 @@ class Service:
         try:
             return work()
         finally:
+            self._executor.trim()
             self._status = self._make_status()
             self.views.publish(self._executor)
 

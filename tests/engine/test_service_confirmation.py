@@ -89,24 +89,49 @@ def test_a_faulty_path_is_switched_off_and_the_block_is_valid(
     assert sum(isinstance(event, PathDisabled) for event in home.events) == 1
 
 
-def test_damaged_records_are_loaded_from_disk(home: Home) -> None:
-    """If memory itself is wrong, the copy is no witness either: the state comes from the store."""
+@pytest.mark.parametrize("followed_count", [1, 3])
+def test_damaged_records_are_loaded_from_disk(home: Home, followed_count: int) -> None:
+    """If memory itself is wrong, the copy is no witness either: the state comes from the store.
+
+    What is followed is above the finalized block, by as many blocks as may be.
+    """
     first = home.maker.block(None, 1)
     assert home.service.new_payload(first.header, first.payload).verdict is Verdict.VALID
-    home.service.forkchoice_updated(first.hash, first.hash, first.hash)
-    second = home.maker.block(first, 2)
-    assert home.service.new_payload(second.header, second.payload).verdict is Verdict.VALID
-    home.service.forkchoice_updated(second.hash, first.hash, first.hash)
+    head = first
+    for salt in range(2, 2 + followed_count):
+        head = home.maker.block(head, salt)
+        assert home.service.new_payload(head.header, head.payload).verdict is Verdict.VALID
+    home.service.forkchoice_updated(head.hash, first.hash, first.hash)
     executor = home.service._executor
     executor.chain.state.accounts.records[:, 5] ^= 1 << 40  # every nonce
-    third = home.maker.block(second, 3)
-    assert home.service.new_payload(third.header, third.payload).verdict is Verdict.VALID
+    last = home.maker.block(head, 9)
+    assert home.service.new_payload(last.header, last.payload).verdict is Verdict.VALID
     assert "state_hash" in home.service.degraded
-    assert home.service.get_status().head.hash == second.hash
+    assert home.service.get_status().head.hash == head.hash
     assert (
-        home.service.forkchoice_updated(third.hash, second.hash, second.hash).status
+        home.service.forkchoice_updated(last.hash, head.hash, head.hash).status
         is ForkchoiceStatus.OK
     )
+
+
+def test_damaged_records_are_loaded_beside_many_forks(home: Home) -> None:
+    """More blocks than may keep results are made again: those of the head are there at the end."""
+    heads: list[Block] = []
+    for salt in (1, 2, 3):
+        parent: Block | None = None
+        for _ in range(7):
+            parent = home.maker.block(parent, salt)
+            assert home.service.new_payload(parent.header, parent.payload).verdict is Verdict.VALID
+        assert parent is not None
+        heads.append(parent)
+    genesis = home.maker.hash
+    for head in heads:
+        home.service.forkchoice_updated(head.hash, genesis, genesis)
+        home.service._executor.chain.state.accounts.records[:, 5] ^= 1 << 40
+        home.service.ask("a doubt", lambda executor: executor.disable_path("damaged"))
+        assert home.service.failure == ""
+        assert home.service.get_status().head.hash == head.hash
+        home.restart()
 
 
 @pytest.mark.parametrize("position", [0, 2])

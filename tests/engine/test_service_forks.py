@@ -11,8 +11,15 @@ import pytest
 
 from engine.events import Recovered
 from engine.store.config import StoreConfig
-from engine_api.types import BlockId, ForkchoiceStatus, Verdict
-from tests.engine.homes import STORE, Home
+from engine_api.types import (
+    Attributes,
+    BlockId,
+    ForkchoiceStatus,
+    Limits,
+    PayloadRequest,
+    Verdict,
+)
+from tests.engine.homes import FEE_RECIPIENT, STORE, Home
 from tests.engine_api.toy import Block
 
 DEPTH = 8
@@ -174,6 +181,41 @@ def test_dropped_results_come_back(tmp_path: Path) -> None:
         assert home.service.new_payload(child.header, child.payload).verdict is Verdict.VALID
         assert len(home.service.get_status().unfinalized) <= 2 * DEPTH
     assert len(signs) > 2 * len(tips)
+    home.close()
+
+
+@pytest.mark.parametrize("way", ["restart", "build", "refuse"])
+def test_results_that_come_back_push_others_out(tmp_path: Path, way: str) -> None:
+    """At most 2K blocks have results, whoever needed dropped ones again: spec, GetStatus."""
+    home = Home(tmp_path / "home")
+    tips: list[Block] = []
+    for salt in (1, 2, 3):
+        parent: Block | None = None
+        for _ in range(DEPTH - 1):
+            parent = home.maker.block(parent, salt)
+            home.service.new_payload(parent.header, parent.payload)
+        assert parent is not None
+        tips.append(parent)
+    genesis, dropped = home.maker.hash, tips[0]
+    names = {item.hash for item in home.service.get_status().unfinalized}
+    assert dropped.hash not in names
+    if way == "restart":
+        home.service.forkchoice_updated(dropped.hash, genesis, genesis)
+        home.restart()
+        assert home.service.get_status().head.hash == dropped.hash
+    elif way == "build":
+        limits = Limits(bytes=2**20, transactions=1, objects=1)
+        attributes = Attributes(timestamp_ms=10**6, fee_recipient=FEE_RECIPIENT)
+        asked = PayloadRequest(
+            parent_hash=dropped.hash, height=DEPTH, limits=limits, attributes=attributes, wait_ms=0
+        )
+        assert home.service.get_payload(asked).built is not None
+    else:
+        bad = home.maker.block(dropped, 1).changed(state_hash=bytes(32))
+        assert home.service.new_payload(bad.header, bad.payload).verdict is Verdict.INVALID
+    names = {item.hash for item in home.service.get_status().unfinalized}
+    assert dropped.hash in names
+    assert len(names) == 2 * DEPTH
     home.close()
 
 
