@@ -124,7 +124,8 @@ class Indexer:
                 if made is not None:
                     self._enter(made)
         with self._condition:
-            self._is_behind = False
+            # Beside blocks that came meanwhile others may have found no place: look once more.
+            self._is_behind = bool(self._pending)
             self._condition.notify_all()
 
     def _enter(self, block: FinalizedBlock) -> None:
