@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.store.config import StoreConfig
 from engine.store.disk import DiskUse, check_room
-from engine.store.errors import StoreError
+from engine.store.errors import StoreError, StoreFull
 from engine.store.history import Delta
 from engine.store.rows import Pointer, Rows
 from engine.store.runs import SortedRuns
@@ -58,7 +58,10 @@ class Upkeep:
             except StoreError as error:
                 self._tried_height = finalized.height
                 self.notices.append(f"no snapshot of height {finalized.height}: {error}")
-        self.prune(finalized)
+        try:
+            self.prune(finalized)
+        except StoreFull as error:
+            self.notices.append(f"old blocks are not forgotten yet: {error}")
         for runs in self._runs:
             try:
                 runs.start_merge()

@@ -264,6 +264,32 @@ def test_indexes_that_nobody_wants_are_made_when_somebody_does(
         assert any(store.account_history(slot).places for slot in range(8))
 
 
+def test_old_blocks_wait_for_room_to_be_forgotten(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To forget them takes a commit: one without room is told, and made after a later block."""
+    maker = Maker(chain_genesis(), backend)
+    config = StoreConfig(keep_blocks=1, snapshot_every=10**6, free_bytes_min=0, segment_bytes=1)
+    with new_store(tmp_path / "home", maker.genesis, config) as store:
+        for _ in range(2):
+            made = maker.block(rng)
+            store_block(store, made)
+            store.finalize([made.final])
+
+        def no_room() -> None:
+            raise full(tmp_path, "no room")
+
+        monkeypatch.setattr(store._rows, "write", no_room)
+        store.maintain()
+        monkeypatch.undo()
+        [notice] = store.take_notices()
+        assert "no room" in notice
+        assert payload_of(store, maker.made[0].block_hash) == maker.made[0].payload
+        store.maintain()
+        assert store.take_notices() == []
+        assert [store.payload(item.block_hash) is None for item in maker.made] == [True, False]
+
+
 def test_what_is_pruned_while_it_is_read_is_gone_not_damaged(
     tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
