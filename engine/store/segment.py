@@ -300,12 +300,25 @@ class SegmentLog:
             raise damaged(self.path(segment), 0, "the file does not begin as one of this chain")
 
     def has_record_after(self, begin: Position) -> bool:
-        """Say whether a record begins behind `begin`: then what stands there is no torn tail."""
-        for segment in self.segments:
-            if segment > begin.segment and self._sizes[segment] > FILE_HEAD_BYTES:
-                return True
-        offset = begin.offset + ALIGNMENT_BYTES
-        while offset < self._sizes.get(begin.segment, 0):
+        """Say whether there is more behind the first bytes from `begin` on that are no record.
+
+        Then these are no torn tail. Where the file of `begin` ends there, they begin the next one.
+        """
+        later = [
+            number
+            for number, size in sorted(self._sizes.items())
+            if number > begin.segment and size > FILE_HEAD_BYTES
+        ]
+        if begin.offset >= self._sizes.get(begin.segment, 0):
+            if not later:
+                return False
+            begin = Position(later.pop(0), FILE_HEAD_BYTES)
+        if later:
+            return True  # a file is synced whole before the next one begins
+        offset = begin.offset
+        if self._read_at(begin.segment, 0, FILE_HEAD_BYTES) == self._file_head(begin.segment):
+            offset += ALIGNMENT_BYTES
+        while offset < self._sizes[begin.segment]:
             data = self._read_at(begin.segment, offset, SEARCH_BYTES)
             place = data.find(RECORD_MAGIC)
             while place >= 0:

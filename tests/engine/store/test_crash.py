@@ -1,5 +1,6 @@
 """Power cuts: at every durable point a copy with a torn tail opens to what was answered for."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.store.segment import SegmentLog
+from engine.store.config import StoreConfig
+from engine.store.errors import StoreDamaged
+from engine.store.segment import FILE_HEAD_BYTES, RECORD_HEAD_BYTES, SegmentLog
 from engine.store.store import Store
 from kernels.backend import Backend
 from tests.engine.store.chains import (
@@ -20,6 +23,9 @@ from tests.engine.store.chains import (
     payload_of,
     store_block,
 )
+
+SINGLE = StoreConfig(segment_bytes=1, free_bytes_min=0)
+"""One record in a file."""
 
 
 @dataclass
@@ -144,3 +150,52 @@ def test_a_block_that_was_being_taken_back(
         assert [item.height for item in store.unfinalized()] == [1, 2]
         assert store.take_back(second.block_hash)
         assert store.verify() == 1
+
+
+def logs_of_two(home: Path, backend: Backend, rng: np.random.Generator) -> list[Path]:
+    """Make a home of two finalized blocks, each record in a file of its own, and no rows.
+
+    Returns the four files: blocks, then history.
+    """
+    maker = Maker(chain_genesis(), backend)
+    with new_store(home, maker.genesis, SINGLE) as store:
+        for _ in range(2):
+            made = maker.block(rng)
+            store_block(store, made)
+            store.finalize([made.final])
+    shutil.rmtree(home / "rows")
+    (home / "rows").mkdir()
+    return [path for name in ("blocks", "history") for path in sorted((home / name).iterdir())]
+
+
+@pytest.mark.parametrize("length", [FILE_HEAD_BYTES + 20, FILE_HEAD_BYTES + RECORD_HEAD_BYTES + 20])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_torn_record_begins_a_file_and_the_rows_are_lost(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, length: int, count: int
+) -> None:
+    """Nothing stands behind it: it is the end of the log, though it is all that the file has."""
+    files = logs_of_two(tmp_path, backend, rng)
+    for path in (files[1], files[3]) if count == 2 else (files[3],):
+        os.truncate(path, length)
+    with Store.open(tmp_path, SINGLE) as store:
+        assert store.finalized.height == 1
+        assert len(store.unfinalized()) == 2 - count
+        assert store.verify() == 4 - count
+
+
+@pytest.mark.parametrize("which", ["head of the file", "file before a torn one"])
+def test_what_is_no_torn_tail_is_never_cut(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, which: str
+) -> None:
+    """A whole record behind bytes that are none, or a later file: damage, and all stays."""
+    files = logs_of_two(tmp_path, backend, rng)
+    broken, place = (files[3], 0) if which == "head of the file" else (files[2], FILE_HEAD_BYTES)
+    data = bytearray(broken.read_bytes())
+    data[place] ^= 1
+    broken.write_bytes(data)
+    if which == "file before a torn one":
+        os.truncate(files[3], FILE_HEAD_BYTES + 20)
+    before = [path.read_bytes() for path in files]
+    with pytest.raises(StoreDamaged):
+        Store.open(tmp_path, SINGLE)
+    assert [path.read_bytes() for path in files] == before
