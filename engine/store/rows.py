@@ -26,7 +26,9 @@ MAP_BYTES = 2**40
 CHECK_BYTES = 16
 MARK_NAME = "closed"
 """A file beside LMDB's while nobody has it open: the number of the last commit, in digits."""
-READERS_MAX = 64
+READERS_MAX = 256
+"""Looks at one time, in all processes: a node has some 90 threads that take them. One that finds no
+place would end as damage, on the writer's thread too."""
 
 TABLES = ("blocks", "heights", "unfinalized", "state", "segments")
 """block hash -> BlockRow; height -> finalized hash; (height, hash) of what is not finalized;

@@ -55,7 +55,7 @@ class Upkeep:
         if self._task is None and finalized.height - newest >= self._config.snapshot_every:
             try:
                 self.start_snapshot(finalized)
-            except StoreError as error:
+            except (StoreError, OSError) as error:  # or no process can be started at present
                 self._tried_height = finalized.height
                 self.notices.append(f"no snapshot of height {finalized.height}: {error}")
         try:

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
+from engine.queries.app import THREADS
 from engine.store.config import StoreConfig
 from engine.store.errors import StoreError, StoreFull, full
 from engine.store.indexes import Place
 from engine.store.segment import FILE_HEAD_BYTES, Location, SegmentLog
 from engine.store.store import APPENDS_MAX, Store
+from engine_api.server import CALLS_MAX
 from kernels.backend import Backend
 from tests.engine.store.chains import (
     SMALL,
@@ -262,6 +266,48 @@ def test_indexes_that_nobody_wants_are_made_when_somebody_does(
         assert store.find_transaction(name) == place
         assert store.compared_at(place) == record
         assert any(store.account_history(slot).places for slot in range(8))
+
+
+def test_a_snapshot_for_which_no_process_can_be_started_is_tried_again(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that is short of processes or memory costs a snapshot, and no more."""
+    maker = Maker(chain_genesis(), backend)
+    config = StoreConfig(snapshot_every=1, free_bytes_min=0)
+    with new_store(tmp_path / "home", maker.genesis, config) as store:
+
+        def no_process(*_: object, **__: object) -> None:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+        for attempt in range(2):
+            made = maker.block(rng)
+            store_block(store, made)
+            store.finalize([made.final])
+            with monkeypatch.context() as patched:
+                if attempt == 0:
+                    patched.setattr(subprocess, "Popen", no_process)
+                store.maintain()
+            assert [os.strerror(errno.EAGAIN) in text for text in store.take_notices()] == (
+                [True] if attempt == 0 else []
+            )
+            assert store.upkeep.collect_snapshot(is_waiting=True) == (attempt == 1)
+
+
+def test_all_threads_of_a_node_may_read_at_once(
+    tmp_path: Path, backend: Backend, rng: np.random.Generator
+) -> None:
+    """However many calls and questions look at rows, blocks are stored and finalized beside them.
+
+    A thread that is put aside in the middle of a look keeps its place.
+    """
+    maker = Maker(chain_genesis(), backend)
+    with new_store(tmp_path / "home", maker.genesis) as store, ExitStack() as looks:
+        for _ in range(CALLS_MAX + THREADS + 16):  # and pages, gossip, merges
+            looks.enter_context(store._rows.read())
+        made = maker.block(rng)
+        store_block(store, made)
+        store.finalize([made.final])
+        assert store.verify() == 2
 
 
 def test_old_blocks_wait_for_room_to_be_forgotten(
