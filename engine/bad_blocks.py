@@ -4,6 +4,7 @@ Each has a folder of its own with header.bin, payload.bin and results.json (what
 Nothing here is ever read by the executor. Spec: spec/engine_api.md#newpayload.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from engine.store.store import Store
 
 BAD_BLOCKS_MAX = 16
+_NAME = re.compile(r"\d{10}-\d{20}-[0-9a-f]{64}")
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,22 +69,19 @@ class BadBlocks:
             (here / "payload.bin").write_bytes(payload)
         return here
 
-    def disk_bytes(self) -> int:
-        """Return the bytes of everything that is kept."""
-        if not self.folder.exists():
-            return 0
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
     def _oldest_first(self) -> list[Path]:
-        """Return the folders in the order of their numbers; clocks are too coarse to tell."""
-        return sorted(path for path in self.folder.iterdir() if path.is_dir())
+        """Return the folders in the order of their numbers; clocks are too coarse to tell.
+
+        What whoever looks at them has put there beside them stays, whatever its name.
+        """
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def room_bytes(store: Store, kept: BadBlocks) -> int:
+def room_bytes(store: Store) -> int:
     """Return how many bytes a bad block may take at present."""
     use = store.disk_use()
     room = use.free - store.config.free_bytes_min
     if use.max_disk_bytes is not None:
         spare = store.config.finalize_spare_bytes
-        room = min(room, use.max_disk_bytes - spare - use.total - kept.disk_bytes())
+        room = min(room, use.max_disk_bytes - spare - use.total)
     return room

@@ -86,7 +86,7 @@ class Service:
         self._executor = executor
         self._keeper = keeper
         self._builder = PayloadBuilder(executor, keeper)
-        self._bad_blocks = BadBlocks(store.home, lambda: room_bytes(store, self._bad_blocks))
+        self._bad_blocks = BadBlocks(store.home, partial(room_bytes, store))
         self._backends = backends
         self._versions = versions
         self._report = report

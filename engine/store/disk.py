@@ -61,12 +61,13 @@ def free_bytes(folder: Path) -> int:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of the files in a folder, whatever others do to them meanwhile."""
+    """Return the bytes of the files in a folder and below, whatever others do to them meanwhile."""
     total = 0
-    for path in folder.iterdir():
-        # A file that was renamed or removed since is counted next time.
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size
+    for here, _, names in os.walk(folder):
+        for name in names:
+            # A file that was renamed or removed since is counted next time.
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(here, name).stat().st_size
     return total
 
 

@@ -40,6 +40,14 @@ def test_the_same_block_is_kept_once_and_the_newest_are(tmp_path: Path) -> None:
     assert not folders[0].exists()
     assert all(path.exists() for path in (folders[1], again, another))
     assert len(list(kept.folder.iterdir())) == BAD_BLOCKS_MAX
-    assert kept.disk_bytes() == sum(
-        path.stat().st_size for path in kept.folder.rglob("*") if path.is_file()
-    )
+
+
+def test_what_a_person_puts_beside_them_stays(tmp_path: Path) -> None:
+    """A copy under another name is no kept block: it counts for nothing and is never removed."""
+    kept = BadBlocks(tmp_path, lambda: 10**6)
+    copy = keep(kept, 1).rename(kept.folder / "looked at")
+    kept.folder.joinpath("notes").write_text("why")
+    folders = [keep(kept, height) for height in range(BAD_BLOCKS_MAX + 1)]
+    assert [path.exists() for path in folders] == [False] + [True] * BAD_BLOCKS_MAX
+    assert copy.joinpath("payload.bin").exists()
+    assert kept.folder.joinpath("notes").read_text() == "why"

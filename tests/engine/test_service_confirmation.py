@@ -162,6 +162,7 @@ def test_the_newest_bad_blocks_are_kept(home: Home) -> None:
         names.append(block.hash.hex())
     kept = {path.name.rpartition("-")[2] for path in (home.folder / "bad_blocks").iterdir()}
     assert kept == set(names[-BAD_BLOCKS_MAX:])
+    assert home.store.disk_use().bad_blocks >= BAD_BLOCKS_MAX * len(good.header + good.payload)
     assert home.service.new_payload(good.header, good.payload).verdict is Verdict.VALID
 
 
