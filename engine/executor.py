@@ -324,16 +324,27 @@ class Executor:
             self.moved(top)
         final = self.chain.to_finalize(finalized)
         outcomes = [self.chain.outcome(node.block_hash) for node in final]
-        if final:
-            self._finalize(final, outcomes, head, start_ns)
-        elif head != self.head:
-            self.store.set_head(head)
+        try:
+            if final:
+                self._finalize(final, outcomes, head, start_ns)
+            elif head != self.head:
+                self.store.set_head(head)
+        except StoreFull:
+            self._stay()
+            raise
         self.head, self.safe = head, safe
         taken = [
             FinalizedBlock.of(node.height, outcome)
             for node, outcome in zip(final, outcomes, strict=True)
         ]
         return ForkchoiceStatus.OK, taken
+
+    def _stay(self) -> None:
+        """Take back that the head moved, before anybody was told: the disk had no room for it."""
+        self.ensure(self.head)
+        self.chain.switch(self.head)
+        if self.moved is not None:
+            self.moved(self.chain.node(self.head))
 
     def _finalize(
         self, final: list[Node], outcomes: list[Outcome], head: bytes, start_ns: int

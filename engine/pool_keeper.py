@@ -66,6 +66,14 @@ class _Waiting:
         self.error: BaseException | None = None
 
 
+def _fail(batches: list[_Waiting], error: BaseException) -> None:
+    """Let everybody whose batch is not judged yet know why it will not be."""
+    for waiting in batches:
+        if not waiting.done.is_set():
+            waiting.error = error
+            waiting.done.set()
+
+
 class PoolKeeper:
     """Owns the pool of one executor."""
 
@@ -174,22 +182,18 @@ class PoolKeeper:
             self._waiting.clear()
             self._is_called = False
         chain = self._executor.chain
-        head = chain.node(self._head)
-        is_full = self._is_full_at(count_at(chain, head))
-        failure: BaseException | None = None
-        for waiting in batches:
-            batch = waiting.batch
-            try:
-                if failure is None:
-                    read = read_at(chain, head, np.concatenate([batch.senders, batch.recipients]))
-                    now_ms = self._clock_ms()
-                    waiting.codes = self.pool.add(batch, read, now_ms=now_ms, is_full=is_full)
-            except BaseException as error:
-                failure = error
-            waiting.error = failure
-            waiting.done.set()
-        if failure is not None:
-            raise failure
+        try:
+            head = chain.node(self._head)
+            is_full = self._is_full_at(count_at(chain, head))
+            for waiting in batches:
+                batch = waiting.batch
+                read = read_at(chain, head, np.concatenate([batch.senders, batch.recipients]))
+                now_ms = self._clock_ms()
+                waiting.codes = self.pool.add(batch, read, now_ms=now_ms, is_full=is_full)
+                waiting.done.set()
+        except BaseException as error:
+            _fail(batches, error)
+            raise
 
     def _give_up(self, error: BaseException) -> None:
         """Let everybody who waits know that the writer cannot be had."""
@@ -197,9 +201,7 @@ class PoolKeeper:
             batches = list(self._waiting)
             self._waiting.clear()
             self._is_called = False
-        for waiting in batches:
-            waiting.error = error
-            waiting.done.set()
+        _fail(batches, error)
 
     # The head
 

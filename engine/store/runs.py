@@ -196,8 +196,8 @@ class SortedRuns:
     def close(self) -> None:
         """Write what is in memory alone, where there is room, and end the thread of merges."""
         try:
-            self.finish_merge()
-            with suppress(StoreFull):  # the next start indexes it again
+            with suppress(StoreFull):  # what was to be merged stays, the rest is indexed again
+                self.finish_merge()
                 while held := self._held():
                     self._replace(_first_row(held))
         finally:

@@ -9,19 +9,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import pool_selection
+from engine import pool_keeper, pool_selection
 from engine.events import Notice
 from engine.executor import Executor
 from engine.pool_file import POOL_FILE_NAME, write_pool
 from engine.pool_keeper import PoolKeeper
 from engine.pool_rules import BATCH_MAX, PoolLimits, PoolReason, PoolStatus
-from engine_api.types import Attributes, Limits, PayloadRequest, SubmitResult, Verdict
+from engine.store.errors import full
+from engine.store.store import Store
+from engine_api.types import (
+    Attributes,
+    EngineApiError,
+    ErrorCode,
+    Limits,
+    PayloadRequest,
+    SubmitResult,
+    Verdict,
+)
 from spec import oracle
 from tests.engine.homes import FEE_RECIPIENT, SENDERS, Home, Maker, key_pair, small_genesis
 from tests.engine_api.toy import Block
 
 ALL_QUEUED = {SubmitResult.QUEUED}
 THREADS = 8
+WAIT_S = 30
 
 
 @pytest.fixture
@@ -182,6 +193,60 @@ def test_a_head_whose_child_is_executed_already(home: Home) -> None:
     assert set(built_on(home, lower)) == {again, *second[1:]}
     follow(home, upper, final=upper)
     assert home.service.queued_count == 0
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+def test_a_head_that_the_disk_has_no_room_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch, is_final: bool
+) -> None:
+    """The pool goes back to the head that stays, whatever is executed beside it."""
+    first, second = transfers(home, 16), transfers(home, 8, 16)
+    assert set(home.service.submit(records([*first, *second])).results) == ALL_QUEUED
+    kept = home.maker.block_of(None, first, 2_000)
+    follow(home, kept)
+    other = home.maker.block_of(None, first[:3], 2_001)
+    assert home.service.new_payload(other.header, other.payload).verdict is Verdict.VALID
+
+    def no_room(*_: object) -> None:
+        raise full(home.folder, "no room")
+
+    bottom = other.hash if is_final else home.maker.hash
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "finalize", no_room)
+        with pytest.raises(EngineApiError) as caught:
+            home.service.forkchoice_updated(other.hash, bottom, bottom)
+    assert caught.value.code is ErrorCode.RESOURCE_EXHAUSTED
+    assert home.service.get_status().head.hash == kept.hash
+    assert statuses(home, first) == {PoolStatus.INCLUDED}
+    assert statuses(home, second) == {PoolStatus.PENDING}
+    for salt in (3, 4, 5):  # more blocks than results are kept of
+        parent: Block | None = None
+        for _ in range(6):
+            parent = home.maker.block(parent, salt)
+            assert home.service.new_payload(parent.header, parent.payload).verdict is Verdict.VALID
+    more = transfers(home, 4, 24)
+    assert set(home.service.submit(records(more)).results) == ALL_QUEUED
+    assert home.service.queued_count == len(second) + len(more)
+    home.service.forkchoice_updated(other.hash, bottom, bottom)
+    assert statuses(home, first[:3]) == {PoolStatus.FINALIZED if is_final else PoolStatus.INCLUDED}
+    assert home.service.queued_count == 13 + len(second) + len(more)
+
+
+def test_batches_that_cannot_be_judged_do_not_wait(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the writer's turn fails before the first batch, each of those that wait is told."""
+
+    def fails(*_: object) -> int:
+        raise EngineApiError(ErrorCode.RESOURCE_EXHAUSTED, "not now")
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(THREADS) as threads:
+        patched.setattr(pool_keeper, "count_at", fails)
+        one = records(transfers(home, 1))
+        asked = [threads.submit(home.service.submit, one) for _ in range(THREADS)]
+        for item in asked:
+            assert isinstance(item.exception(WAIT_S), EngineApiError)
+    assert set(home.service.submit(records(transfers(home, 1))).results) == ALL_QUEUED
 
 
 def test_room_is_that_of_the_head(tmp_path: Path) -> None:

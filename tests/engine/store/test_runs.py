@@ -1,10 +1,13 @@
 """Sorted runs against a dictionary: whatever is merged, pruned, lost or cut off, answers agree."""
 
+import errno
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from engine.store import indexes, runs
 from engine.store.indexes import Place
@@ -12,6 +15,12 @@ from engine.store.runs import FANOUT, RUNS_MAX, SortedRuns
 from kernels.layout import U8
 
 CHAIN = bytes(32)
+
+
+def merge_once(index: SortedRuns) -> None:
+    """Do the one merge that is due."""
+    assert index.start_merge()
+    index.finish_merge()
 
 
 def random_hashes(rng: np.random.Generator, count: int) -> U8:
@@ -124,8 +133,7 @@ def test_a_merge_that_was_cut_off(tmp_path: Path, rng: np.random.Generator) -> N
     for height in range(1, last + 1):
         indexes.index_hashes(index, height, hashes)
         if height % FANOUT == 0:
-            assert index.start_merge()
-            index.finish_merge()
+            merge_once(index)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert len(list((tmp_path / "b").iterdir())) == FANOUT
     settle(index)
@@ -159,19 +167,38 @@ def test_what_was_in_memory_alone(tmp_path: Path, rng: np.random.Generator) -> N
         index.close()
 
 
-def test_memory_has_a_bound(tmp_path: Path, rng: np.random.Generator) -> None:
-    """So many entries are written before another block is taken, in rows of heights."""
-    whole = runs.HELD_ENTRIES_MAX
-    try:
-        runs.HELD_ENTRIES_MAX = 60
+def test_an_end_without_room(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be written, no merge and nothing in memory is in the way of an end."""
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for count in (FANOUT, 3):
         index = SortedRuns(tmp_path, CHAIN)
-        blocks = {height: random_hashes(rng, 20) for height in (1, 2, 4, 5, 6, 7, 8, 10, 11)}
-        for height, hashes in blocks.items():
-            indexes.index_hashes(index, height, hashes)
-            held = [run for run in index.runs if run.path is None]
-            assert sum(len(run.keys) for run in held) <= 60
-    finally:
-        runs.HELD_ENTRIES_MAX = whole
+        for height in range(1, count + 1):
+            indexes.index_hashes(index, height, random_hashes(rng, 20))
+        with monkeypatch.context() as patched:
+            patched.setattr(runs, "whole_file", no_room)
+            assert index.start_merge() == (count == FANOUT)
+            index.close()
+        index = SortedRuns(tmp_path, CHAIN)
+        assert index.missing(1, count) == [(1, count)]
+        index.close()
+
+
+def test_memory_has_a_bound(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many entries are written before another block is taken, in rows of heights."""
+    monkeypatch.setattr(runs, "HELD_ENTRIES_MAX", 60)
+    index = SortedRuns(tmp_path, CHAIN)
+    blocks = {height: random_hashes(rng, 20) for height in (1, 2, 4, 5, 6, 7, 8, 10, 11)}
+    for height, hashes in blocks.items():
+        indexes.index_hashes(index, height, hashes)
+        held = [run for run in index.runs if run.path is None]
+        assert sum(len(run.keys) for run in held) <= 60
     spans = [(run.first, run.last) for run in index.runs if run.path is not None]
     assert spans == [(1, 2), (4, 6), (7, 8)]
     for height, hashes in blocks.items():
@@ -186,8 +213,7 @@ def test_a_floor(tmp_path: Path, rng: np.random.Generator) -> None:
     for height in range(1, last + 1):
         indexes.index_hashes(index, height, random_hashes(rng, 10))
         if height % FANOUT == 0:
-            assert index.start_merge()
-            index.finish_merge()
+            merge_once(index)
     before = index.disk_bytes
     index.drop_below(3)
     assert index.disk_bytes == before
@@ -205,18 +231,16 @@ def test_a_floor(tmp_path: Path, rng: np.random.Generator) -> None:
     index.close()
 
 
-def test_merges_in_parts(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_merges_in_parts(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A merge that does not fit its memory goes part by part and gives the same."""
-    whole = runs.MERGE_ENTRIES
-    try:
-        runs.MERGE_ENTRIES = 50
-        index = SortedRuns(tmp_path, CHAIN)
-        blocks = {height: random_hashes(rng, 100) for height in range(1, FANOUT + 1)}
-        for height, hashes in blocks.items():
-            indexes.index_hashes(index, height, hashes)
-        settle(index)
-    finally:
-        runs.MERGE_ENTRIES = whole
+    monkeypatch.setattr(runs, "MERGE_ENTRIES", 50)
+    index = SortedRuns(tmp_path, CHAIN)
+    blocks = {height: random_hashes(rng, 100) for height in range(1, FANOUT + 1)}
+    for height, hashes in blocks.items():
+        indexes.index_hashes(index, height, hashes)
+    settle(index)
     assert len(index.runs) == 1
     keys = index.runs[0].keys
     assert bool((keys[1:] >= keys[:-1]).all())
