@@ -106,7 +106,7 @@ class Chain:
 
     def descends(self, node: Node, ancestor: Node) -> bool:
         """Say whether a block of the tree is another one or stands above it."""
-        while node.height > ancestor.height and node is not self.finalized:
+        while node.height > ancestor.height:
             node = self._nodes[node.parent_hash]
         return node is ancestor
 

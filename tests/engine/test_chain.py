@@ -116,3 +116,25 @@ def test_a_block_that_is_known_is_not_kept_twice(backend: Backend) -> None:
     again = chain.execute(ROOT, payload, context(), name, all_verified)
     assert again is first
     assert len(chain) == 2
+
+
+def test_the_state_stays_where_it_can(backend: Backend) -> None:
+    """Results under the state are never dropped; finalizing below it does not move it down."""
+    empty = oracle.encode_payload([])
+    chain = Chain(
+        open_state(accounts([1000]), backend), block_hash=ROOT, height=0, unfinalized_max=8
+    )
+
+    def grow(parent: bytes, height: int, salt: int) -> bytes:
+        name = named(empty, parent, salt)
+        return chain.execute(parent, empty, context(height), name, all_verified).block_hash
+
+    first = grow(ROOT, 1, 1)
+    second = grow(first, 2, 1)
+    third = grow(second, 3, 1)
+    beside = grow(ROOT, 1, 2)
+    chain.switch(second)
+    assert {node.block_hash for node in chain.trim((), 0)} == {third, beside}
+    chain.finalize(first)
+    assert chain.position.block_hash == second
+    chain.switch(first)

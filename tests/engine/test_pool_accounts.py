@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.chain import Chain
-from engine.pool_accounts import read_at, read_slots_below, route
+from engine.pool_accounts import count_at, read_at, read_slots_below, route
 from engine.transition import all_verified
 from kernels.backend import Backend, open_backend
 from kernels.layout import U8
@@ -49,6 +49,7 @@ def test_random_forks(backend: Backend, rng: np.random.Generator) -> None:
         for at in {names[int(rng.integers(len(names)))] for _ in range(6)}:
             read = read_at(chain, chain.node(at), keys())
             by_key = {account.key: account for account in known[at][1]}
+            assert count_at(chain, chain.node(at)) == len(by_key)
             for row, one in enumerate(keys()):
                 account = by_key.get(one.tobytes())
                 assert read.exists[row] == (account is not None)

@@ -58,6 +58,15 @@ def test_results_and_errors_come_back(writer: Writer) -> None:
     assert writer.call("asking", threading.current_thread, NEVER).name == "writer"
 
 
+def test_nobody_waits_for_a_call_whose_turn_comes_too_late(writer: Writer) -> None:
+    """It is not begun, though it has not been taken out of the queue yet."""
+    done: list[int] = []
+    with pytest.raises(EngineApiError) as caught:
+        writer.call("adding", lambda: done.append(1), Deadline.after_ms(0))
+    assert caught.value.code is ErrorCode.DEADLINE_EXCEEDED
+    assert done == []
+
+
 def test_calls_run_in_order_and_the_queue_is_bounded(writer: Writer) -> None:
     """What waits runs in the order of arrival; one more than may wait is refused at once."""
     order: list[int] = []
