@@ -1,6 +1,7 @@
 """Exported Parquet has the transactions and receipts that the oracle sees, and nothing else."""
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import pytest
 from engine import export
 from engine.export import RECEIPTS, TRANSACTIONS, ExportError, export_blocks
 from engine.store.store import Store
-from kernels.backend import open_backend
+from kernels.backend import Backend, open_backend
 from runtime import durable
 from spec import oracle
 from tests.engine.finished import SIZES, make_finished
@@ -17,15 +18,19 @@ from tests.engine.homes import FEE_RECIPIENT
 from tests.engine.store.chains import chain_genesis
 
 
-def test_rows_equal_the_oracle(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    """Open the arm that hashes, once."""
+    made = open_backend("cpu", 1)
+    yield made
+    made.close()
+
+
+def test_rows_equal_the_oracle(tmp_path: Path, backend: Backend) -> None:
     """Each row has the field, hash, lane and status of the oracle, in canonical order."""
     maker, blocks = make_finished(tmp_path / "home")
-    backend = open_backend("cpu", 1)
-    try:
-        with Store.open(tmp_path / "home") as store:
-            done = export_blocks(store, backend, 1, len(blocks), tmp_path / "out")
-    finally:
-        backend.close()
+    with Store.open(tmp_path / "home") as store:
+        done = export_blocks(store, backend, 1, len(blocks), tmp_path / "out")
     assert (done.blocks, done.transactions) == (len(SIZES), sum(SIZES))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "receipts.parquet",
@@ -65,53 +70,42 @@ def test_rows_equal_the_oracle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 5), (3, 2), (5, 5)])
-def test_heights_that_are_not_final_are_refused(tmp_path: Path, first: int, last: int) -> None:
+def test_heights_that_are_not_final_are_refused(
+    tmp_path: Path, backend: Backend, first: int, last: int
+) -> None:
     """Only finalized heights are exported, and nothing is written for others."""
     make_finished(tmp_path / "home")
-    backend = open_backend("cpu", 1)
-    try:
-        with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
-            export_blocks(store, backend, first, last, tmp_path / "out")
-    finally:
-        backend.close()
+    with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
+        export_blocks(store, backend, first, last, tmp_path / "out")
     assert caught.value.code == "export.range"
     assert "1 to 4" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_chain_without_a_final_block_says_so(tmp_path: Path) -> None:
+def test_a_chain_without_a_final_block_says_so(tmp_path: Path, backend: Backend) -> None:
     """Nobody is told to choose a height from 1 to 0."""
     Store.create(tmp_path / "home", chain_genesis())
-    backend = open_backend("cpu", 1)
-    try:
-        with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
-            export_blocks(store, backend, 1, 1, tmp_path / "out")
-    finally:
-        backend.close()
+    with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
+        export_blocks(store, backend, 1, 1, tmp_path / "out")
     assert (caught.value.code, caught.value.why) == ("export.range", "no block is final yet")
 
 
-def test_an_export_never_replaces_another(tmp_path: Path) -> None:
+def test_an_export_never_replaces_another(tmp_path: Path, backend: Backend) -> None:
     """A file that is there is kept, and the export says so."""
     make_finished(tmp_path / "home")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "receipts.parquet").write_text("mine")
-    backend = open_backend("cpu", 1)
-    try:
-        with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
-            export_blocks(store, backend, 1, 2, tmp_path / "out")
-    finally:
-        backend.close()
+    with Store.open(tmp_path / "home") as store, pytest.raises(ExportError) as caught:
+        export_blocks(store, backend, 1, 2, tmp_path / "out")
     assert caught.value.code == "export.exists"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["receipts.parquet"]
 
 
 def test_receipts_that_find_no_room_leave_no_transactions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both files or none: one alone cannot be joined, and is in the way of the next try."""
     make_finished(tmp_path / "home")
-    backend = open_backend("cpu", 1)
     real = durable.sync_file
 
     def fail(path: Path) -> None:
@@ -120,15 +114,12 @@ def test_receipts_that_find_no_room_leave_no_transactions(
         real(path)
 
     monkeypatch.setattr(export, "sync_file", fail)
-    try:
-        with Store.open(tmp_path / "home") as store:
-            with pytest.raises(OSError, match="No space left"):
-                export_blocks(store, backend, 1, 2, tmp_path / "out")
-            assert list((tmp_path / "out").iterdir()) == []
-            monkeypatch.undo()
-            assert export_blocks(store, backend, 1, 2, tmp_path / "out").blocks == 2
-    finally:
-        backend.close()
+    with Store.open(tmp_path / "home") as store:
+        with pytest.raises(OSError, match="No space left"):
+            export_blocks(store, backend, 1, 2, tmp_path / "out")
+        assert list((tmp_path / "out").iterdir()) == []
+        monkeypatch.undo()
+        assert export_blocks(store, backend, 1, 2, tmp_path / "out").blocks == 2
 
 
 def test_files_get_their_names_together(tmp_path: Path) -> None:
