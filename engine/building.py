@@ -168,17 +168,23 @@ class PayloadBuilder:
         )
 
     def _refused(self, request: PayloadRequest, payload: bytes, refusal: InvalidPayload) -> None:
-        """Quarantine what the serial arm refuses too; if it refuses nothing, it takes over."""
+        """Quarantine what the serial arm refuses too; if it refuses nothing, it takes over.
+
+        So it does where memory is wrong. The state stands on the parent.
+        """
         executor = self._executor
         state = confirm.StateCopy.of(executor.chain.state).open(executor.serial)
-        context = executor.context(request.height, bytes(request.attributes.fee_recipient))
-        try:
-            execute_payload(state, payload, context, execution=executor.execution(StageTimer()))
-        except InvalidPayload as second:
-            if second.position is not None:
-                self.quarantine(payload, second.position)
-            return
-        executor.disable_path(f"it refused an own build that is VALID: {refusal}")
+        why = confirm.STATE_DIFFERS
+        if state.state_hash() == executor.chain.position.state_hash:
+            why = f"it refused an own build that is VALID: {refusal}"
+            context = executor.context(request.height, bytes(request.attributes.fee_recipient))
+            try:
+                execute_payload(state, payload, context, execution=executor.execution(StageTimer()))
+            except InvalidPayload as second:
+                if second.position is not None:
+                    self.quarantine(payload, second.position)
+                return
+        executor.disable_path(why)
         self._executor.ensure(request.parent_hash)
         executor.chain.switch(request.parent_hash)
 

@@ -25,6 +25,9 @@ FIRST_CONFIRMED_REASON = 64
 RESULT_REASONS = frozenset({7, 8, 9, 10})
 """... and so are those of results; other ones follow from bytes alone."""
 
+STATE_DIFFERS = "the records of the parent's state do not give its state_hash"
+"""Memory itself is wrong: a copy of it is no witness."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StateCopy:
@@ -86,8 +89,7 @@ def confirm(suspect: Suspect, backend: Backend, marks: VerifiedMarks) -> Confirm
     state = suspect.copy.open(backend)
     first = judgement_of(suspect.arm, suspect.refusal, None)
     if state.state_hash() != suspect.parent.state_hash:
-        difference = "the records of the parent's state do not give its state_hash"
-        return Confirmation(refusal=None, difference=difference, judgements=[first])
+        return Confirmation(refusal=None, difference=STATE_DIFFERS, judgements=[first])
     outcome, refusal = None, None
     try:
         execution = Execution(is_verified=marks.is_verified)

@@ -22,6 +22,9 @@ It is inlined, so that arrays are not copied onto the stack, and does not count 
 each such count is an atomic instruction, and they took longer than the walk of a lane.
 """
 
+kernel: Any = njit(_nrt=False)
+"""Compile without counting references: of a tuple of arrays each use would count all of them."""
+
 ZERO = np.uint64(0)
 ONE = np.uint64(1)
 U64_MAX = np.uint64(0xFFFF_FFFF_FFFF_FFFF)

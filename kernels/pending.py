@@ -17,7 +17,7 @@ import numpy as np
 
 from kernels import accounts
 from kernels.accounts import lookup_scalar, row_hash
-from kernels.integers import ONE, U64_MAX, ZERO, leaf
+from kernels.integers import ONE, U64_MAX, ZERO, kernel, leaf
 from kernels.layout import NO_SLOT
 from kernels.pending_rows import (
     AFTER,
@@ -52,7 +52,6 @@ from kernels.pending_rows import (
     TOUCHED,
     UNTIL,
     WAITING,
-    kernel,
 )
 from kernels.prefetch import prefetch, prefetch_write
 

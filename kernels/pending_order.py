@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.integers import ONE, ZERO
+from kernels.integers import ONE, ZERO, kernel
 from kernels.jit import njit
 from kernels.layout import NO_SLOT
 from kernels.pending_rows import (
@@ -20,7 +20,6 @@ from kernels.pending_rows import (
     OWNER,
     RECORD_WORDS,
     UNTIL,
-    kernel,
 )
 from kernels.prefetch import prefetch
 

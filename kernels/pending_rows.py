@@ -6,14 +6,10 @@ import numpy as np
 
 from kernels import accounts
 from kernels.accounts import lookup_scalar, row_hash
-from kernels.integers import ONE, ZERO
-from kernels.jit import njit
+from kernels.integers import ONE, ZERO, kernel
 from kernels.layout import U8, U32, U64
 from kernels.memory import zeros
 from kernels.prefetch import prefetch
-
-kernel: Any = njit(_nrt=False)
-"""Compile without counting references: of a tuple of arrays each use would count all of them."""
 
 _GROUP = 64
 _SLOT_MASK = np.uint64(0xFFFF_FFFF)

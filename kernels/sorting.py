@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from kernels.host_accounts import read_only
-from kernels.integers import ZERO, leaf
+from kernels.integers import ZERO, kernel, leaf
 from kernels.layout import U32, U64
-from kernels.pending_rows import kernel
 
 FEW = 512
 """Below so many words the counts of a pass cost more than NumPy takes for all."""

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.store.errors import full
+from engine.store.errors import FULL_ERRNOS, full
 
 _KEEP_SIZE = 1
 _PUNCH_HOLE = 2
@@ -74,7 +74,8 @@ def folder_bytes(folder: Path) -> int:
 def drop_bytes(path: Path, offset: int, length: int) -> bool:
     """Give a range of a file back to the disk, so that it reads as zeros.
 
-    Returns False where the file system cannot; the bytes then go with their file.
+    Returns False where the file system cannot, or has no room to write down where the hole is; the
+    bytes then go with their file.
     """
     if not length or not hasattr(_LIBC, "fallocate"):
         return False
@@ -85,7 +86,7 @@ def drop_bytes(path: Path, offset: int, length: int) -> bool:
         if _LIBC.fallocate(*arguments, *places) == 0:
             return True
         code = ctypes.get_errno()
-        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
+        if code in {errno.EOPNOTSUPP, errno.ENOSYS, *FULL_ERRNOS}:
             return False
         raise OSError(code, os.strerror(code), str(path))
     finally:

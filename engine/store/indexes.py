@@ -6,6 +6,7 @@ one. Spec: spec/storage.md#indexes.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,9 +90,10 @@ class Indexes:
         return account_page(self._accounts, slot, before, limit)
 
     def close(self) -> None:
-        """Wait for merges and close both."""
-        for runs in self.runs:
-            runs.close()
+        """Wait for merges and close both, whatever one of them raises."""
+        with ExitStack() as both:
+            for runs in self.runs:
+                both.callback(runs.close)
 
 
 def index_hashes(runs: SortedRuns, height: int, hashes: U8) -> None:

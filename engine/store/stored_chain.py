@@ -113,10 +113,22 @@ class StoredChain:
         return None if row is None else self._record(row, place.position)
 
     def record(self, block_hash: bytes, position: int) -> bytes | None:
-        """Return one 192-byte record of any stored block, None if it is not held."""
+        """Return one 192-byte record of any stored block, None if it is not held.
+
+        Its bytes are not compared, and those of an abandoned block are given back: what was read is
+        a record only if the block is still there behind it. Raises StoreDamaged.
+        """
         with self._rows.read() as reader:
             row = reader.block(block_hash)
-        return None if row is None else self._record(row, position)
+        if row is None:
+            return None
+        try:
+            found = self._record(row, position)
+        except StoreDamaged:
+            if self.block(block_hash) is None:
+                return None
+            raise
+        return None if self.block(block_hash) is None else found
 
     def _record(self, row: BlockRow, position: int) -> bytes | None:
         read = partial(read_transaction, self._blocks, row.payload, position)

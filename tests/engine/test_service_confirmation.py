@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.bad_blocks import BAD_BLOCKS_MAX
+from engine.confirm import STATE_DIFFERS
 from engine.errors import Reason
 from engine.events import BlockInvalid, PathDisabled, Recovered
 from engine.store.segment import FILE_HEAD_BYTES
@@ -201,6 +202,18 @@ def test_a_build_that_only_the_vectorised_path_refuses(home: Home, faulty: Fault
     assert built is not None
     assert built.transaction_count == 1
     assert home.service.degraded
+
+
+def test_a_build_on_damaged_records_is_no_witness(home: Home, faulty: FaultyBackend) -> None:
+    """Memory is wrong: nothing that waits is held to be bad, and the state comes from the store."""
+    batch = oracle.encode_transaction(home.maker.transaction(0, 0, b"\x01" * 32))
+    assert home.service.submit(batch).results == bytes([SubmitResult.QUEUED])
+    faulty.faults |= {"refuse", "hashes"}
+    home.service._executor.chain.state.accounts.records[:, 4] ^= 1 << 2  # every balance
+    built = home.service.get_payload(request(home)).built
+    assert built is not None
+    assert built.transaction_count == 1
+    assert STATE_DIFFERS in home.service.degraded
 
 
 def test_refused_blocks_take_no_room(home: Home) -> None:

@@ -73,35 +73,6 @@ def test_what_is_stored_is_there_again(
     store.close()
 
 
-def test_forks_are_abandoned_and_reclaimed(
-    tmp_path: Path, backend: Backend, rng: np.random.Generator
-) -> None:
-    """Finalizing one branch forgets the others, of any length, and takes their room back."""
-    maker = Maker(chain_genesis(), backend)
-    store = new_store(tmp_path / "home", maker.genesis)
-    first = maker.block(rng)
-    store_block(store, first)
-    beside = [maker.block(rng, 300) for _ in range(3)]
-    for item in beside:
-        store_block(store, item)
-    for _ in beside:
-        maker.back()
-    second = maker.block(rng)
-    store_block(store, second)
-    before = store.disk_use().blocks
-    abandoned = store.finalize([first.final, second.final], second.block_hash)
-    assert sorted(abandoned) == sorted(item.block_hash for item in beside)
-    assert store.disk_use().blocks < before - 2 * len(beside[0].payload)
-    for _ in range(2):
-        assert store.unfinalized() == []
-        assert [store.payload(item.block_hash) for item in beside] == [None] * 3
-        assert payload_of(store, first.block_hash) == first.payload
-        assert payload_of(store, second.block_hash) == second.payload
-        store.close()
-        store = Store.open(tmp_path / "home", SMALL)
-    store.close()
-
-
 def test_the_last_block_is_taken_back(
     tmp_path: Path, backend: Backend, rng: np.random.Generator
 ) -> None:
